@@ -1,0 +1,104 @@
+"""From a URL to a kombu connection, and from kombu's errors to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import amqp.exceptions as refused
+import kombu
+import msgspec
+
+from busworker.errors import BrokerUnavailable, ConfigurationError, TopologyMismatch
+from busworker.urls import hide_password
+
+EMBEDDED = {
+    "filesystem": "busworker.transports:FilesystemTransport",
+    "memory": "busworker.transports:MemoryTransport",
+}
+AMQP = ("amqp", "amqps")
+CONNECT_TIMEOUT = 5.0
+QUEUE_TYPES = ("quorum", "classic")
+
+
+class Broker(msgspec.Struct, frozen=True):
+    """A broker's URL, taken apart. `url` is what kombu gets; `queue_type` is None on the embedded engine."""
+
+    url: str
+    scheme: str
+    queue_type: str | None
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is the engine of this machine, with transactions and claims."""
+        return self.scheme in EMBEDDED
+
+
+def parse(url: str) -> list[Broker]:
+    """The brokers of a URL: several, separated by `;`, are tried in turn.
+
+    Raises:
+        ConfigurationError: a scheme or an option doesn't exist, or the schemes differ.
+    """
+    brokers = [_parse_one(part.strip()) for part in url.split(";") if part.strip()]
+    if not brokers or len({broker.scheme for broker in brokers}) > 1:
+        raise ConfigurationError(f"broker {hide_password(url)!r}: give one URL, or several of one scheme with ; between")
+    return brokers
+
+
+def connect(broker: Broker, *, claim_file: str | None = None) -> kombu.Connection:
+    """A new connection, established.
+
+    Raises:
+        BrokerUnavailable: it can't be had now.
+        ConfigurationError: the broker refuses us for good (credentials, virtual host).
+    """
+    with translated(broker):
+        connection = _made(broker, claim_file)
+        connection.connect()
+        return connection
+
+
+@contextmanager
+def translated(broker: Broker) -> Iterator[None]:
+    """Turns what kombu and py-amqp raise into our errors."""
+    name = hide_password(broker.url)
+    try:
+        yield
+    except refused.AccessRefused as error:
+        raise ConfigurationError(f"broker {name} refuses us: {_said(error)}; check user, password and rights") from error
+    except refused.NotAllowed as error:
+        raise ConfigurationError(f"broker {name} refuses us: {_said(error)}; check the virtual host") from error
+    except refused.PreconditionFailed as error:
+        raise TopologyMismatch(f"broker {name}: {_said(error)}; remove that queue or exchange once it is empty") from error
+    except (refused.AMQPError, kombu.exceptions.KombuError, OSError, AttributeError) as error:
+        # py-amqp sometimes raises AttributeError when a connection is lost (kombu/transport/pyamqp.py says so).
+        raise BrokerUnavailable(f"broker {name} can't be used: {_said(error)}") from error
+
+
+def _made(broker: Broker, claim_file: str | None) -> kombu.Connection:
+    if broker.embedded:
+        options = {} if claim_file is None else {"claim_file": claim_file}
+        return kombu.Connection(broker.url, transport=EMBEDDED[broker.scheme], transport_options=options)
+    return kombu.Connection(broker.url, connect_timeout=CONNECT_TIMEOUT)
+
+
+def _parse_one(url: str) -> Broker:
+    parts = urlsplit(url)
+    if parts.scheme in EMBEDDED:
+        return Broker(url, parts.scheme, None)
+    if parts.scheme not in AMQP or "://" not in url:
+        raise ConfigurationError(
+            f"broker {hide_password(url)!r} has no scheme we know: use filesystem:///folder, memory://name, amqp://host "
+            "or amqps://host"
+        )
+    options = dict(parse_qsl(parts.query))
+    queue_type = options.pop("queue_type", "quorum")
+    if queue_type not in QUEUE_TYPES:
+        raise ConfigurationError(f"queue_type={queue_type!r}: use quorum or classic")
+    return Broker(urlunsplit(parts._replace(query=urlencode(options))), parts.scheme, queue_type)
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

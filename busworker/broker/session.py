@@ -1,0 +1,402 @@
+"""One session with a broker: declare, fetch, settle, publish, browse. The same for every transport.
+
+On the engine all of it runs on one kombu channel with transactions, so a settlement is atomic. On AMQP one connection
+fetches and acknowledges and another publishes, because an alarm blocks a publishing connection with everything on it
+(RabbitMQ, "Connections in Blocked State"). A session belongs to one thread and is not carried over a fork.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import kombu
+import msgspec
+from amqp.basic_message import Message as AmqpMessage
+
+from busworker.broker import topology
+from busworker.broker.confirms import Confirms
+from busworker.broker.connection import Broker, connect, parse, translated
+from busworker.errors import BrokerUnavailable, ConfigurationError
+from busworker.message import Delivery, Outgoing
+from busworker.transports import store_exists
+
+
+class Settled(msgspec.Struct):
+    """What becomes of a delivery: its publishes are stored, then it is acknowledged, or it is given back."""
+
+    tag: int
+    verb: Literal["ack", "return"]
+    publishes: tuple[Outgoing, ...] = ()
+
+
+class Counts(msgspec.Struct):
+    """Messages of a queue: those that can be fetched, and those that somebody holds (None: can't be told)."""
+
+    ready: int
+    in_flight: int | None
+
+
+def probe(url: str) -> None:
+    """Connects once, declares the bus and goes.
+
+    Raises:
+        BrokerUnavailable, ConfigurationError, TopologyMismatch: the broker can't be used, and why.
+    """
+    session = Session(url)
+    try:
+        session.declare()
+    finally:
+        session.close()
+
+
+class Session:
+    """A session, connected.
+
+    Args:
+        url: the broker, or several with `;` between.
+        claim_file: on the engine, the pool's scoreboard: claims are tied to its lock, and what a dead predecessor
+            held comes back at once.
+        create: whether an embedded store is made if it doesn't exist.
+
+    Raises:
+        BrokerUnavailable: no broker answers, or there is no store.
+        ConfigurationError: the URL is wrong or the broker refuses us.
+    """
+
+    def __init__(self, url: str, *, claim_file: str | None = None, create: bool = True) -> None:
+        self._brokers = parse(url)
+        self._claim_file = claim_file
+        if not create and self._brokers[0].embedded and not store_exists(self._brokers[0].url):
+            raise BrokerUnavailable(f"there is no store at {self._brokers[0].url}: publish or start something first")
+        self._tags = itertools.count(1)
+        self._held: dict[int, tuple[Any, int]] = {}
+        self._arrived: list[Delivery] = []
+        self._declared: set[str] = set()
+        self._connect()
+
+    def _connect(self) -> None:
+        self.broker, self._connection = self._first_reachable()
+        with translated(self.broker):
+            if self.broker.embedded:
+                self._channel: Any = self._connection.channel()
+                self._channel.tx_select()
+                self._flavour = topology.EMBEDDED
+            else:
+                self._publishing = connect(self.broker)
+                self._channel = _raw(self._publishing.channel())
+                self._confirms = Confirms(self._channel)
+                self._flavour = _amqp_flavour(self.broker, self._connection)
+
+    def _first_reachable(self) -> tuple[Broker, kombu.Connection]:
+        for broker in self._brokers[:-1]:
+            try:
+                return broker, connect(broker, claim_file=self._claim_file)
+            except BrokerUnavailable:
+                continue
+        return self._brokers[-1], connect(self._brokers[-1], claim_file=self._claim_file)
+
+    # Topology
+
+    def declare(self) -> None:
+        """Declares what publishers and consumers need. Idempotent."""
+        exchanges, queues = topology.base(self._flavour)
+        with translated(self.broker):
+            for exchange in exchanges:
+                self._declare_exchange(exchange)
+            for queue in queues:
+                self._declare_queue(queue)
+
+    def declare_work(self, topic: str, service: str, channel: str) -> str:
+        """Declares the queues of a subscription. Idempotent.
+
+        Returns:
+            The name of the work queue.
+        """
+        with translated(self.broker):
+            for queue in topology.work(topic, service, channel, self._flavour):
+                self._declare_queue(queue)
+        return topology.work_queue(topic, service, channel)
+
+    def declare_retry(self, delay: int) -> None:
+        """Declares the retry queue of a step of the ladder, once a session. 0 needs none."""
+        name = f"{topology.RETRY}{delay}"
+        if delay and name not in self._declared:
+            with translated(self.broker):
+                exchange, queue = topology.retry(delay, self._flavour)
+                self._declare_exchange(exchange)
+                self._declare_queue(queue)
+            self._declared.add(name)
+
+    # Consuming
+
+    def consume(self, queue: str, prefetch: int) -> None:
+        """Starts deliveries of a queue; on AMQP up to `prefetch` unsettled ones, on the engine see `fetch`."""
+        with translated(self.broker):
+            channel = self._channel if self.broker.embedded else _raw(self._connection.channel())
+            if not self.broker.embedded:
+                channel.basic_qos(0, prefetch, False)
+
+            def arrive(raw: AmqpMessage) -> None:
+                self._arrived.append(self._delivery(channel, queue, raw))
+
+            channel.basic_consume(queue, callback=arrive)
+
+    def fetch(self, window: int) -> list[Delivery]:
+        """What has arrived, without waiting; on the engine claims so much that at most `window` are unsettled.
+
+        Raises:
+            BrokerUnavailable: the connection is lost; what is unsettled comes back to whoever consumes next.
+        """
+        with translated(self.broker):
+            if self.broker.embedded:
+                self._channel.basic_qos(0, window, True)
+            self._drain(self._connection)
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def settle(self, items: Sequence[Settled]) -> None:
+        """Settles deliveries: everything each publishes is stored before it is acknowledged.
+
+        Raises:
+            BrokerUnavailable: on the engine nothing was done, and calling again is right. On AMQP the copies may be
+                stored, and those not acknowledged come back after a reconnect.
+        """
+        with translated(self.broker):
+            if self.broker.embedded:
+                self._transact(items)
+            else:
+                self._publish_confirmed([outgoing for item in items for outgoing in item.publishes])
+                for item in items:
+                    channel, tag = self._held[item.tag]
+                    _conclude(channel, tag, item.verb)
+        for item in items:
+            del self._held[item.tag]
+
+    def filenos(self) -> list[int]:
+        """What becomes readable when something arrives."""
+        if self.broker.embedded:
+            return [self._connection.connection.fileno()]
+        return [connection.connection.sock.fileno() for connection in (self._connection, self._publishing)]
+
+    def next_due(self) -> float:
+        """Seconds after which `fetch` is worth calling even if nothing became readable."""
+        return float(self._connection.connection.next_due()) if self.broker.embedded else 1.0
+
+    def abandoned(self, queues: Sequence[str]) -> list[str]:
+        """On the engine: claim files of pools with claims on these queues and without any process left."""
+        with translated(self.broker):
+            return list(self._channel.abandoned_claims(queues)) if self.broker.embedded else []
+
+    def release(self, claim_file: str) -> None:
+        """Gives back what an abandoned pool had claimed, marked as redelivered."""
+        with translated(self.broker):
+            self._channel.release_claims(claim_file)
+
+    # Publishing
+
+    def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        """Stores messages: all are confirmed when it returns, in their order.
+
+        Raises:
+            BrokerUnavailable: on the engine none is stored; on AMQP some may be.
+        """
+        with translated(self.broker):
+            if self.broker.embedded:
+                self._transact([], outgoing)
+            else:
+                self._publish_confirmed(outgoing)
+
+    # Looking
+
+    def queues(self) -> list[str] | None:
+        """The names of all queues; None where a client can't list them (AMQP)."""
+        with translated(self.broker):
+            return list(self._channel.queue_names()) if self.broker.embedded else None
+
+    def routed(self, topic: str) -> bool | None:
+        """Whether any queue gets what is published to a topic; None where it can't be told."""
+        if not self.broker.embedded:
+            return None
+        with translated(self.broker):
+            return self._channel.routes(topology.EXCHANGE, topic) not in ([], [topology.UNROUTED])
+
+    def counts(self, queue: str) -> Counts | None:
+        """How many messages a queue holds; None if there is no such queue."""
+        with translated(self.broker):
+            if self.broker.embedded:
+                found = self._channel.queue_counts(queue)
+                return None if found is None else Counts(*found)
+            with self._scratch() as channel:
+                try:
+                    return Counts(channel.queue_declare(queue, passive=True).message_count, None)
+                except self._connection.channel_errors:
+                    return None
+
+    def waiting(self, work_queue: str) -> int | None:
+        """Messages of a work queue that wait in retry queues; None where it can't be told."""
+        if not self.broker.embedded:
+            return None
+        with translated(self.broker):
+            return sum(self._channel.count_routing_key(queue, work_queue) for queue in topology.retry_queues())
+
+    def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Iterator[Delivery]:
+        """Looks at the messages of a queue; their order, content and counts stay. AMQP always reads from the head."""
+        with translated(self.broker):
+            if self.broker.embedded:
+                yield from self._browse_store(queue, limit, newest_first=newest_first)
+            else:
+                yield from itertools.islice(self._got(queue), limit)
+
+    def take(self, queue: str, wanted: Callable[[Delivery], bool]) -> Iterator[Delivery]:
+        """Holds the messages of a queue that are wanted, to be settled by their tags; the rest stays.
+
+        What isn't settled when the iterator is closed goes back.
+        """
+        with translated(self.broker):
+            if not self.broker.embedded:
+                yield from (delivery for delivery in self._got(queue) if wanted(delivery))
+                return
+            for seen in self._browse_store(queue, None, newest_first=False):
+                raw = self._channel.pick(queue, seen.tag) if wanted(seen) else None
+                if raw is not None:
+                    yield self._delivery(self._channel, queue, raw)
+
+    def close(self) -> None:
+        """Closes the connections; what is unsettled goes back. Closing a lost session is fine."""
+        for connection in (self._connection, getattr(self, "_publishing", None)):
+            if connection is not None:
+                try:
+                    with translated(self.broker):
+                        connection.release()
+                except (BrokerUnavailable, ConfigurationError):
+                    pass  # the other side is gone: there is nothing left to close
+
+    # Within
+
+    def _delivery(self, channel: Any, queue: str, raw: AmqpMessage) -> Delivery:
+        tag = next(self._tags)
+        info = raw.delivery_info
+        self._held[tag] = (channel, info["delivery_tag"])
+        return _read(raw, tag, queue)
+
+    def _transact(self, items: Sequence[Settled], outgoing: Sequence[Outgoing] = ()) -> None:
+        channel = self._channel
+        try:
+            for one in outgoing:
+                self._send(one)
+            for item in items:
+                for one in item.publishes:
+                    self._send(one)
+                _conclude(channel, self._held[item.tag][1], item.verb)
+            channel.tx_commit()
+        except BaseException:
+            channel.tx_rollback()
+            raise
+
+    def _publish_confirmed(self, outgoing: Sequence[Outgoing]) -> None:
+        if not outgoing:
+            return
+        for one in outgoing:
+            self._confirms.sent()
+            self._send(one)
+        self._confirms.wait(self._publishing)
+
+    def _send(self, outgoing: Outgoing) -> None:
+        exchange, properties = outgoing.exchange, outgoing.properties
+        if outgoing.delay:
+            exchange, properties = self._delayed(outgoing)
+        message = AmqpMessage(outgoing.body, application_headers=outgoing.headers, **properties)
+        self._channel.basic_publish(message, exchange, outgoing.routing_key, mandatory=True)
+
+    def _delayed(self, outgoing: Outgoing) -> tuple[str, dict[str, object]]:
+        if not self.broker.embedded:
+            raise ConfigurationError("publish(delay=) isn't available on amqp:// yet: publish without a delay")
+        if topology.DELAYED not in self._declared:
+            exchange, queue = topology.delayed()
+            self._declare_exchange(exchange)
+            self._declare_queue(queue)
+            self._declared.add(topology.DELAYED)
+        milliseconds = str(max(round((outgoing.delay or 0) * 1000), 1))
+        return topology.DELAYED, {**outgoing.properties, "expiration": milliseconds}
+
+    def _declare_exchange(self, exchange: topology.Exchange) -> None:
+        self._channel.exchange_declare(
+            exchange.name, exchange.type, durable=True, auto_delete=False, arguments=exchange.arguments or None
+        )
+
+    def _declare_queue(self, queue: topology.Queue) -> None:
+        self._channel.queue_declare(
+            queue.name, durable=True, exclusive=False, auto_delete=False, arguments=queue.arguments or None
+        )
+        for exchange, routing_key in queue.bindings:
+            self._channel.queue_bind(queue.name, exchange, routing_key)
+
+    def _drain(self, connection: kombu.Connection) -> None:
+        # Once when embedded: a drain claims what there is room for. On AMQP until the socket has nothing more.
+        try:
+            connection.drain_events(timeout=0)
+            while not self.broker.embedded:
+                connection.drain_events(timeout=0)
+        except TimeoutError:
+            return
+
+    def _browse_store(self, queue: str, limit: int | None, *, newest_first: bool) -> Iterator[Delivery]:
+        page = 100
+        cursor: int | None = None
+        left = limit if limit is not None else -1
+        while left:
+            size = page if left < 0 else min(page, left)
+            raws = self._channel.browse(queue, cursor=cursor, limit=size, newest_first=newest_first)
+            for raw in raws:
+                cursor = raw.delivery_info["cursor"]
+                yield _read(raw, int(cursor), queue)
+            left -= len(raws) if left > 0 else 0
+            if len(raws) < size:
+                return
+
+    def _got(self, queue: str) -> Iterator[Delivery]:
+        # Closing the channel gives everything back in its place; a requeue would move it to the back.
+        with self._scratch() as channel:
+            for _ in range(channel.queue_declare(queue, passive=True).message_count):
+                raw = channel.basic_get(queue)
+                if raw is None:
+                    return
+                yield self._delivery(channel, queue, raw)
+
+    def _scratch(self) -> Any:
+        return _raw(self._connection.channel())
+
+
+def _raw(channel: Any) -> Any:
+    channel.auto_decode = False  # py-amqp would decode bodies by their content_encoding; ours stay bytes
+    return channel
+
+
+def _conclude(channel: Any, tag: int, verb: str) -> None:
+    if verb == "ack":
+        channel.basic_ack(tag)
+    else:
+        channel.basic_reject(tag, requeue=True)
+
+
+def _read(raw: AmqpMessage, tag: int, queue: str) -> Delivery:
+    properties: dict[str, object] = dict(raw.properties)
+    headers = properties.pop("application_headers", None)
+    body = raw.body
+    return Delivery(
+        tag=tag,
+        queue=queue,
+        routing_key=raw.delivery_info["routing_key"],
+        redelivered=bool(raw.delivery_info.get("redelivered")),
+        properties=properties,
+        headers=headers if isinstance(headers, dict) else {},
+        body=body if isinstance(body, bytes) else str(body).encode(),
+    )
+
+
+def _amqp_flavour(broker: Broker, connection: kombu.Connection) -> topology.Flavour:
+    version = str(connection.connection.server_properties.get("version", "0"))
+    major = version.split(".", 1)[0]
+    return topology.Flavour(broker.queue_type, unlimited_delivery=major.isdigit() and int(major) >= 4)

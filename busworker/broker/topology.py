@@ -1,0 +1,161 @@
+"""The names and arguments of every exchange and queue of the bus, and nothing else. Pure (DESIGN section 6).
+
+Publishers and consumers declare the same topology, each time they connect; declaring is idempotent. A changed
+argument needs a new name, because a broker refuses to redeclare with other arguments (AMQP 0-9-1, 406).
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from busworker.copies import Target
+from busworker.message import BUS_EXCHANGE as EXCHANGE
+from busworker.retry import LADDER
+
+UNROUTED = "busworker.unrouted"
+BACK = "busworker.back"
+RETRY = "busworker.retry."
+DELAYED = "busworker.delayed"
+UNROUTED_LIMIT = 100_000
+DEAD_SUFFIX = "/dead"
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """An exchange to declare."""
+
+    name: str
+    type: str
+    arguments: dict[str, object] = {}
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """A queue to declare, and its bindings as (exchange, routing key)."""
+
+    name: str
+    arguments: dict[str, object] = {}
+    bindings: tuple[tuple[str, str], ...] = ()
+
+
+class Flavour(msgspec.Struct, frozen=True):
+    """What differs between brokers.
+
+    `queue_type` is None on the embedded engine; `unlimited_delivery` says that the broker knows a delivery limit of
+    -1 (RabbitMQ from 4 on; 3.10 drops a message at its first return when given -1).
+    """
+
+    queue_type: str | None = None
+    unlimited_delivery: bool = False
+
+
+EMBEDDED = Flavour()
+
+
+def work_queue(topic: str, service: str, channel: str) -> str:
+    """The queue of a subscription."""
+    return f"{EXCHANGE}.{subscription(topic, service, channel)}"
+
+
+def subscription(topic: str, service: str, channel: str) -> str:
+    """A subscription as people write it: `topic/service.channel`."""
+    return f"{topic}/{service}.{channel}"
+
+
+def dead_queue(work: str) -> str:
+    """The queue of the dead letters of a work queue."""
+    return work + DEAD_SUFFIX
+
+
+def subscription_of(queue: str) -> str | None:
+    """The subscription of a work or dead queue; None for any other queue."""
+    match = _WORK.fullmatch(queue)
+    return match[1] if match else None
+
+
+_WORK = re.compile(r"busworker\.([^/]+/[a-z0-9_-]+\.[a-z0-9_-]+)(/dead)?")
+
+
+def retry_target(delay: int, work: str) -> Target:
+    """Where a retry copy goes: the ladder's queue, or for a delay of 0 straight back to the work queue."""
+    return Target(f"{RETRY}{delay}" if delay else BACK, work)
+
+
+def dead_target(work: str) -> Target:
+    """Where a dead letter goes: through the default exchange, which knows every queue by its name."""
+    return Target("", dead_queue(work))
+
+
+def base(flavour: Flavour) -> tuple[list[Exchange], list[Queue]]:
+    """What every publisher and consumer needs; alternate exchanges come before those that name them."""
+    exchanges = [
+        Exchange(UNROUTED, "fanout"),
+        Exchange(EXCHANGE, "topic", {"alternate-exchange": UNROUTED}),
+        Exchange(BACK, "direct", {"alternate-exchange": UNROUTED}),
+    ]
+    unrouted = {"x-max-length": UNROUTED_LIMIT, "x-overflow": "drop-head", **_always_quorum(flavour)}
+    queues = [Queue(UNROUTED, unrouted, ((UNROUTED, ""),))]
+    return exchanges, queues
+
+
+def delayed() -> tuple[Exchange, Queue]:
+    """Where `publish(delay=)` waits on the engine: each message expires at its own time, then is routed anew."""
+    return (
+        Exchange(DELAYED, "fanout"),
+        Queue(DELAYED, {"x-dead-letter-exchange": EXCHANGE}, ((DELAYED, ""),)),
+    )
+
+
+def work(topic: str, service: str, channel: str, flavour: Flavour) -> list[Queue]:
+    """The queues of one subscription: its dead letters first, since the work queue points to them."""
+    name = work_queue(topic, service, channel)
+    arguments = {
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": dead_queue(name),
+        **_typed(flavour),
+        **_at_least_once(flavour, flavour.queue_type),
+    }
+    return [
+        Queue(dead_queue(name), _typed(flavour)),
+        Queue(name, arguments, ((EXCHANGE, topic), (BACK, name))),
+    ]
+
+
+def retry(delay: int, flavour: Flavour) -> tuple[Exchange, Queue]:
+    """The shared retry queue of one step of the ladder.
+
+    Its fanout exchange keeps the work queue's name as routing key; `busworker.back` routes by it afterwards.
+    """
+    if delay not in LADDER:
+        raise ValueError(f"{delay} s is no step of the ladder")
+    name = f"{RETRY}{delay}"
+    arguments: dict[str, object] = {
+        "x-message-ttl": delay * 1000,
+        "x-dead-letter-exchange": BACK,
+        **_always_quorum(flavour),
+        **_at_least_once(flavour, "quorum"),
+    }
+    return Exchange(name, "fanout"), Queue(name, arguments, ((name, ""),))
+
+
+def retry_queues() -> list[str]:
+    """The names of all retry queues there can be."""
+    return [f"{RETRY}{delay}" for delay in LADDER]
+
+
+def _always_quorum(flavour: Flavour) -> dict[str, object]:
+    return {"x-queue-type": "quorum"} if flavour.queue_type else {}
+
+
+def _typed(flavour: Flavour) -> dict[str, object]:
+    if flavour.queue_type is None:
+        return {}
+    limit = {"x-delivery-limit": -1} if flavour.queue_type == "quorum" and flavour.unlimited_delivery else {}
+    return {"x-queue-type": flavour.queue_type, **limit}
+
+
+def _at_least_once(flavour: Flavour, queue_type: str | None) -> dict[str, object]:
+    # Classic queues refuse x-dead-letter-strategy (tried on 3.10); the engine dead-letters in one transaction anyway.
+    if flavour.queue_type is None or queue_type != "quorum":
+        return {}
+    return {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}

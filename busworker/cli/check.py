@@ -1,0 +1,48 @@
+"""`busworker check`: imports an application and shows what it declares."""
+
+from __future__ import annotations
+
+import click
+
+from busworker import settings
+from busworker.application import load, require_channels
+from busworker.bus import Bus, Channel, Subscription
+from busworker.cli.options import broker_option, require_app
+from busworker.cli.output import cell, duration, print_table, size
+from busworker.urls import hide_password
+
+
+@click.command()
+@click.argument("app", required=False)
+@click.option("--app", "app_option", metavar="APP", hidden=True)
+@broker_option
+def check(app: str | None, app_option: str | None, broker: str | None) -> None:
+    """Import APP and show its channels, subscriptions and limits. No broker is needed."""
+    bus = load(require_app(app or app_option))
+    require_channels(bus)
+    click.echo(f"service {bus.name}")
+    click.echo(f"broker  {cell(hide_password(settings.broker_of(bus.broker, broker)))}")
+    for channel in bus.channels.values():
+        _show(bus, channel)
+
+
+def _show(bus: Bus, channel: Channel) -> None:
+    spec = channel.spec
+    limits = [f"processes {spec.processes}", f"concurrency {spec.concurrency}"]
+    limits += [f"memory limit {size(spec.memory_limit)}"] if spec.memory_limit else []
+    limits += [f"recycled after {spec.max_messages} messages"] if spec.max_messages else []
+    click.echo(f"\nchannel {bus.name}.{spec.name}: {', '.join(limits)}")
+    heads = ("TOPIC", "HANDLER", "ATTEMPTS", "TIME LIMIT", "KILL AFTER", "DELAYS")
+    print_table(heads, [_row(subscription) for subscription in channel.subscriptions])
+
+
+def _row(subscription: Subscription) -> tuple[object, ...]:
+    spec = subscription.spec
+    delays = ", ".join(f"{delay:g}" for delay in spec.delays)
+    limits = duration(spec.time_limit), duration(spec.kill_after)
+    return spec.topic, _name(subscription.handler), spec.max_attempts, *limits, f"{delays} s"
+
+
+def _name(handler: object) -> str:
+    module, name = getattr(handler, "__module__", None), getattr(handler, "__qualname__", None)
+    return f"{module}.{name}" if module and name else repr(handler)

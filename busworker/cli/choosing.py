@@ -1,0 +1,89 @@
+"""Which running service a command means, by `--service`, `--instance`, `--app` and `--broker`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import click
+
+from busworker import settings
+from busworker.cli.options import F, app_of, app_option, broker_option, setting_option
+from busworker.ipc.control import Instance, NotRunning, running
+from busworker.urls import bus_identity, hide_password
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is known of the service that is meant; None: nothing. `broker` is a URL."""
+
+    service: str | None = None
+    instance: str | None = None
+    broker: str | None = None
+
+    def fits(self, found: Instance) -> bool:
+        """Whether it can be that one."""
+        return (
+            self.service in (None, found.service)
+            and self.instance in (None, found.instance)
+            and (self.broker is None or bus_identity(self.broker) == bus_identity(found.broker))
+        )
+
+    def __str__(self) -> str:
+        broker = None if self.broker is None else hide_password(self.broker)
+        parts = (("service", self.service), ("instance", self.instance), ("broker", broker))
+        return ", ".join(f"{name} {value}" for name, value in parts if value is not None)
+
+
+def service_options(function: F) -> F:
+    """`--service`, `--instance`, `--app` and `--broker`, for `the_service`."""
+    with_service: Callable[[F], F] = setting_option(settings.SERVICE)
+    with_instance: Callable[[F], F] = setting_option(settings.INSTANCE)
+    return with_service(with_instance(app_option(broker_option(function))))
+
+
+def the_service(service: str | None, instance: str | None, app: str | None, broker: str | None) -> Instance:
+    """The running service that is meant.
+
+    Raises:
+        NotRunning: none that fits runs.
+        click.UsageError: several do; the message names them.
+    """
+    return choose(running(), wanted(service, instance, app, broker))
+
+
+def wanted(service: str | None, instance: str | None, app: str | None, broker: str | None) -> Wanted:
+    """What the options and settings say. The application is imported only if that is needed."""
+    name = settings.find(settings.SERVICE, service)
+    declared = None
+    if name is None and (where := app_of(app)) is not None:
+        from busworker.application import load  # mostly it isn't needed
+
+        bus = load(where)
+        name, declared = bus.name, bus.broker
+    chosen = settings.stated(settings.INSTANCE, instance)
+    if name is not None and chosen is None:
+        chosen = settings.INSTANCE.default
+    return Wanted(name, chosen, settings.stated(settings.BROKER, broker, declared))
+
+
+def choose(found: Sequence[Instance], wanted: Wanted) -> Instance:
+    """The one that fits; see `the_service`."""
+    fitting = [instance for instance in found if wanted.fits(instance)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise click.UsageError(
+            f"several services run: {_named(fitting)}; choose by --service, --instance, --broker"
+        )
+    meant = str(wanted)
+    others = f"; running: {_named(found)}" if found else ""
+    raise NotRunning(
+        f"no service runs here{f' with {meant}' if meant else ''}{others}: busworker start runs one"
+    )
+
+
+def _named(instances: Sequence[Instance]) -> str:
+    return ", ".join(
+        f"{one.service} (instance {one.instance}, {hide_password(one.broker)})" for one in instances
+    )

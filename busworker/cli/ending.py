@@ -1,0 +1,127 @@
+"""How every command ends: the one place where an error becomes a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from busworker.errors import (
+    AlreadyRunning,
+    ApplicationError,
+    BrokerUnavailable,
+    BusworkerError,
+    ConfigurationError,
+    ControlError,
+    MessageError,
+    NothingMatches,
+    PublishFailed,
+    TopologyMismatch,
+)
+from busworker.ipc.control import Refused
+from busworker.plain import escaped
+from busworker.urls import hide_password
+
+log = logging.getLogger("busworker.cli")
+
+DONE, UNEXPECTED, USAGE, CUT_SHORT = 0, 1, 2, 75
+INTERRUPTED, BROKEN_PIPE = 130, 141
+"""As a shell reports a process that SIGINT or SIGPIPE ended."""
+
+EXIT_CODES: tuple[tuple[type[BusworkerError], int], ...] = (
+    (MessageError, 65),
+    (NothingMatches, 66),
+    (BrokerUnavailable, 69),
+    (PublishFailed, 69),
+    (ControlError, 69),
+    (AlreadyRunning, 73),
+    (ConfigurationError, 78),
+    (ApplicationError, 78),
+    (TopologyMismatch, 78),
+)
+
+
+class CutShort(BusworkerError):
+    """What was asked for didn't come to its end in time (exit 75)."""
+
+
+def exit_code(error: BusworkerError) -> int:
+    """The exit code of an error."""
+    match error:
+        case Refused():
+            return error.exit_code
+        case CutShort():
+            return CUT_SHORT
+        case PublishFailed(__cause__=BusworkerError() as cause):
+            return exit_code(cause)
+        case _:
+            return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), UNEXPECTED)
+
+
+def run(args: Sequence[str] | None) -> int:
+    """Runs a command.
+
+    Returns:
+        Its exit code; whatever went wrong is told in one line on stderr.
+    """
+    try:
+        code = _ended(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has left; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _ended(args: Sequence[str] | None) -> int:
+    from busworker.cli.commands import busworker  # a cycle: commands end here
+
+    try:
+        result: object = busworker.main(args=args, prog_name="busworker", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return USAGE
+    except click.ClickException as error:
+        complain(_usage(error))
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BusworkerError as error:
+        log.debug("the command failed", exc_info=error)
+        complain(str(error))
+        return exit_code(error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001  the last words of this process
+        complain(_unexpected(error))
+        return UNEXPECTED
+    return result if isinstance(result, int) else DONE
+
+
+def complain(text: str) -> None:
+    """One line on stderr: without passwords, control characters escaped."""
+    click.echo(f"busworker: {escaped(hide_password(' '.join(text.split())))}", err=True)
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return message
+    return f"{message.rstrip('.')}: see '{context.command_path} --help'"
+
+
+def _unexpected(error: Exception) -> str:
+    log.debug("the command failed", exc_info=error)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return (
+        f"unexpected {type(error).__name__}: {error}{place}: please report it with what "
+        "BUSWORKER_LOG_LEVEL=debug shows"
+    )

@@ -1,0 +1,84 @@
+"""Dead letters as people read them. Whatever a message holds is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+import msgspec
+
+from busworker.cli.output import cell, formatted, print_table
+from busworker.letters import DeadLetter
+from busworker.outcome import WorkerInfo
+from busworker.plain import escaped_lines
+
+ERROR_WIDTH = 60
+"""Characters of an error in a list."""
+
+
+def print_list(letters: Sequence[DeadLetter]) -> None:
+    """A table, a letter a line; without letters only its head."""
+    print_table(
+        ("ID", "SUBSCRIPTION", "REASON", "ATTEMPTS", "DEAD AT", "ERROR"), [_row(one) for one in letters]
+    )
+
+
+def print_letter(letter: DeadLetter) -> None:
+    """All of it: the envelope, the cause, the headers and the body."""
+    for name, value in _facts(letter):
+        click.echo(f"{name + ':':<14}{cell(value)}")
+    if letter.error is not None and letter.error.traceback:
+        _block("traceback", letter.error.traceback)
+    if letter.headers:
+        _block_json("headers", letter.headers)
+    if letter.history:
+        _block_json("history", letter.history)
+    if letter.body is None and letter.body_base64 not in (None, "bnVsbA=="):  # the document null, in base64
+        _block("body, no JSON, in base64", letter.body_base64 or "")
+    else:
+        _block_json("body", letter.body)
+
+
+def _row(letter: DeadLetter) -> tuple[object, ...]:
+    place = letter.subscription or f"unrouted {letter.topic}"
+    return letter.id, place, letter.reason, letter.attempts, letter.dead_at, _cause(letter, ERROR_WIDTH)
+
+
+def _facts(letter: DeadLetter) -> list[tuple[str, object]]:
+    return [
+        ("id", letter.id),
+        ("subscription", letter.subscription),
+        ("topic", letter.topic),
+        ("reason", letter.reason),
+        ("attempts", letter.attempts),
+        ("published at", letter.published_at),
+        ("dead at", letter.dead_at),
+        ("error", _cause(letter, None)),
+        ("worker", _worker(letter.worker)),
+    ]
+
+
+def _cause(letter: DeadLetter, width: int | None) -> str | None:
+    if letter.error is None:
+        return None
+    text = f"{letter.error.type or '?'}: {letter.error.message or ''}".rstrip(": ")
+    return text if width is None or len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _worker(worker: WorkerInfo | None) -> str | None:
+    if worker is None:
+        return None
+    facts = (f"{name} {value}" for name, value in msgspec.structs.asdict(worker).items() if value is not None)
+    return ", ".join(facts) or None
+
+
+def _block(title: str, text: str) -> None:
+    click.echo(f"\n{title}:")
+    for line in escaped_lines(text.rstrip("\n")):
+        click.echo(f"  {line}")
+
+
+def _block_json(title: str, value: object) -> None:
+    click.echo(f"\n{title}:")
+    for line in formatted(value).split("\n"):
+        click.echo(f"  {line}")

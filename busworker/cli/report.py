@@ -1,0 +1,71 @@
+"""The status of a service as people read it."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from busworker.cli.output import cell, print_table, size
+
+
+class Worker(msgspec.Struct):
+    """A worker, as `status` tells it."""
+
+    slot: int
+    pid: int | None
+    state: str
+    message: str | None
+    since: str | None
+    rss: int | None
+
+
+class Channel(msgspec.Struct):
+    """A channel, as `status` tells it; None is unknown."""
+
+    name: str
+    state: str
+    processes: int
+    ready: int | None
+    in_flight: int | None
+    waiting: int | None
+    dead: int | None
+    processed: int | None
+    failed: int | None
+    subscriptions: list[str]
+    workers: list[Worker]
+
+
+class Status(msgspec.Struct):
+    """The answer to `status` (DESIGN section 7, Formats)."""
+
+    service: str
+    instance: str
+    broker: str
+    state: str
+    pid: int
+    started_at: str | None
+    channels: list[Channel]
+
+
+def show(status: Status) -> None:
+    """Prints it: a line about the service, a table of its channels, one of its workers."""
+    click.echo(
+        f"service {cell(status.service)}: {cell(status.state)}, instance {cell(status.instance)}, "
+        f"pid {status.pid}, since {cell(status.started_at)}"
+    )
+    click.echo(f"broker {cell(status.broker)}\n")
+    heads = ("CHANNEL", "STATE", "WORKERS", "READY", "IN FLIGHT", "WAITING", "DEAD", "PROCESSED", "FAILED")
+    print_table(heads, [_channel(channel) for channel in status.channels])
+    click.echo()
+    rows = [_worker(channel, worker) for channel in status.channels for worker in channel.workers]
+    print_table(("WORKER", "PID", "STATE", "SINCE", "RSS", "MESSAGE"), rows)
+
+
+def _channel(channel: Channel) -> tuple[object, ...]:
+    counts = (channel.ready, channel.in_flight, channel.waiting, channel.dead)
+    return channel.name, channel.state, channel.processes, *counts, channel.processed, channel.failed
+
+
+def _worker(channel: Channel, worker: Worker) -> tuple[object, ...]:
+    name = f"{channel.name}/{worker.slot}"
+    return name, worker.pid, worker.state, worker.since, size(worker.rss), worker.message

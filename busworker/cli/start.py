@@ -1,0 +1,88 @@
+"""`busworker start`: this process becomes the supervisor of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from busworker import logs, settings
+from busworker.application import load, require_channels
+from busworker.cli.options import CHANNEL, broker_option, require_app, setting_option
+from busworker.declaration import ServiceSpec
+from busworker.preview import preview
+from busworker.run_options import StartOptions
+
+
+@click.command()
+@click.argument("app", required=False)
+@click.option("--app", "app_option", metavar="APP", hidden=True)
+@broker_option
+@setting_option(settings.PROCESSES)
+@click.option(
+    "--channel",
+    "channels",
+    type=CHANNEL,
+    metavar="NAME[=N]",
+    multiple=True,
+    help="Run only this channel (may be given again), with N workers.",
+)
+@setting_option(settings.INSTANCE)
+@setting_option(settings.GRACE)
+@click.option("--no-preload", is_flag=True, help="Import the application in each worker instead of once.")
+@setting_option(settings.LOG_LEVEL)
+@setting_option(settings.LOG_FORMAT)
+def start(app: str | None, app_option: str | None, broker: str | None, **options: Any) -> int:
+    """Run the service of APP: module[:attribute] or file.py[:attribute].
+
+    It ends on TERM or INT, after what executes has finished (see --grace); a second signal ends it at once.
+    """
+    from busworker.run import supervise  # so that --help stays quick
+
+    level = settings.require(settings.LOG_LEVEL, options["log_level"])
+    form = settings.require(settings.LOG_FORMAT, options["log_format"])
+    logs.setup(level, form, "supervisor")
+    where = require_app(app or app_option)
+    preload = not options["no_preload"]
+    bus = load(where) if preload else preview(where)
+    require_channels(bus)
+    logs.set_role(f"supervisor {bus.name}")
+    return supervise(
+        StartOptions(
+            app=where,
+            bus=bus,
+            broker=settings.broker_of(bus.broker, broker),
+            instance=settings.require(settings.INSTANCE, options["instance"]),
+            grace=settings.require(settings.GRACE, options["grace"]),
+            preload=preload,
+            log_level=level,
+            log_format=form,
+            workers=workers(
+                bus.spec, options["channels"], settings.find(settings.PROCESSES, options["processes"])
+            ),
+        )
+    )
+
+
+def workers(
+    spec: ServiceSpec, channels: Sequence[tuple[str, int | None]], processes: int | None
+) -> dict[str, int]:
+    """How many workers each channel that runs gets.
+
+    Args:
+        spec: what the service declares.
+        channels: the channels to run, each with its number or None; none at all: every channel.
+        processes: for those without a number of their own; None: what the channel declares.
+
+    Raises:
+        click.UsageError: a channel doesn't exist.
+    """
+    declared = {channel.name: channel.processes for channel in spec.channels}
+    unknown = [name for name, _ in channels if name not in declared]
+    if unknown:
+        raise click.UsageError(
+            f"service {spec.name} has no channel {unknown[0]!r}; it has {', '.join(declared) or 'none'}"
+        )
+    numbers: Mapping[str, int | None] = dict(channels) if channels else dict.fromkeys(declared)
+    return {name: number or processes or declared[name] for name, number in numbers.items()}

@@ -1,0 +1,160 @@
+"""Who gets what: the messages a consumer holds, and which worker executes which. Pure.
+
+A held message either waits, or was handed to one worker under a number that names its scoreboard entry. It leaves
+when it is settled. After a lost connection it may be `lost`: still executing, but no longer ours to acknowledge until
+the broker delivers it again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+from busworker.ipc.scoreboard import RING
+from busworker.message import Delivery, Envelope
+from busworker.outcome import Outcome
+
+RUN_AHEAD_SECONDS = 0.004
+"""Measured work that may wait in a worker's link: a frame in a link can't be called back."""
+HOLD_SECONDS = 0.02
+"""Measured work that may wait in the consumer, so that idle workers needn't wait for the broker."""
+MOST_AHEAD = 64
+SHORT = 0.001
+"""Seconds of a handler below which a worker is handed more than one message."""
+SMOOTHING = 0.1
+
+
+class Held(msgspec.Struct):
+    """A message the consumer holds; `slot` and `number` are set while a worker has it."""
+
+    delivery: Delivery
+    envelope: Envelope
+    key: bytes
+    subscription: int
+    slot: int = -1
+    number: int = 0
+    lost: bool = False
+    outcome: Outcome | None = None
+
+
+class Worker(msgspec.Struct):
+    """A worker as the dispatcher sees it: what it was handed and has not finished, oldest first."""
+
+    incarnation: int
+    pid: int
+    handed: deque[Held] = msgspec.field(default_factory=lambda: deque[Held]())
+    retiring: bool = False
+
+
+class Dispatcher:
+    """The messages and workers of one pool."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, Worker] = {}
+        self.waiting: deque[Held] = deque()
+        self._numbers: dict[int, int] = {}
+        self._open: dict[int, set[int]] = {}
+        self._mean: float | None = None
+
+    # Workers
+
+    def added(self, slot: int, incarnation: int, pid: int) -> None:
+        """A new worker may be handed messages."""
+        self.workers[slot] = Worker(incarnation, pid)
+
+    def retire(self, slot: int, incarnation: int) -> None:
+        """The worker gets nothing more."""
+        worker = self.workers.get(slot)
+        if worker is not None and worker.incarnation == incarnation:
+            worker.retiring = True
+
+    def removed(self, slot: int, incarnation: int) -> list[Held]:
+        """The worker is gone; returns what it had been handed and not finished, oldest first."""
+        worker = self.workers.get(slot)
+        if worker is None or worker.incarnation != incarnation:
+            return []
+        del self.workers[slot]
+        return list(worker.handed)
+
+    def idle_retired(self) -> list[tuple[int, Worker]]:
+        """Retiring workers that hold nothing any more."""
+        return [(slot, worker) for slot, worker in self.workers.items() if worker.retiring and not worker.handed]
+
+    # Messages
+
+    def take_in(self, held: Held) -> None:
+        """A message has arrived and waits."""
+        self.waiting.append(held)
+
+    def wait_again(self, helds: Iterable[Held]) -> None:
+        """Messages that only waited in a link go back to the front, in their order."""
+        for held in reversed(list(helds)):
+            held.slot, held.number = -1, 0
+            self.waiting.appendleft(held)
+
+    def assign(self) -> list[Held]:
+        """Hands waiting messages to workers: first one to each idle worker, then ahead where handlers are short."""
+        assigned: list[Held] = []
+        depth, limit = 0, self.ahead
+        while self.waiting and depth < limit:
+            depth += 1
+            for slot in sorted(self.workers):
+                worker = self.workers[slot]
+                if self.waiting and not worker.retiring and len(worker.handed) < depth and self._has_entry(slot):
+                    assigned.append(self._hand(slot, worker))
+        return assigned
+
+    def finished(self, slot: int, incarnation: int, number: int, seconds: float) -> Held | None:
+        """A worker finished a message; None if it doesn't hold it (any more)."""
+        worker = self.workers.get(slot)
+        if worker is None or worker.incarnation != incarnation:
+            return None
+        held = next((held for held in worker.handed if held.number == number), None)
+        if held is not None:
+            worker.handed.remove(held)
+            self._measure(seconds)
+        return held
+
+    def entry_closed(self, held: Held) -> None:
+        """The scoreboard entry of the message may be used again."""
+        self._open.get(held.slot, set()).discard(held.number)
+
+    # Figures
+
+    @property
+    def ahead(self) -> int:
+        """How many messages a worker may have been handed at once."""
+        if self._mean is None or self._mean >= SHORT:
+            return 1
+        return max(1, min(MOST_AHEAD, int(RUN_AHEAD_SECONDS / max(self._mean, 1e-6))))
+
+    @property
+    def window(self) -> int:
+        """How many unsettled messages the pool may hold: what it works off in a few milliseconds, at least one each."""
+        hands = sum(1 for worker in self.workers.values() if not worker.retiring)
+        if self._mean is None or self._mean >= HOLD_SECONDS:
+            return hands
+        return hands * max(1, min(4 * MOST_AHEAD, int(HOLD_SECONDS / max(self._mean, 1e-6))))
+
+    @property
+    def handed(self) -> int:
+        """How many messages workers have."""
+        return sum(len(worker.handed) for worker in self.workers.values())
+
+    def _hand(self, slot: int, worker: Worker) -> Held:
+        held = self.waiting.popleft()
+        number = self._numbers.get(slot, 0) + 1
+        self._numbers[slot] = held.number = number
+        held.slot = slot
+        self._open.setdefault(slot, set()).add(number)
+        worker.handed.append(held)
+        return held
+
+    def _has_entry(self, slot: int) -> bool:
+        # The entry is used again by number modulo ring: the message that had it before must be settled.
+        return self._numbers.get(slot, 0) + 1 - RING not in self._open.get(slot, ())
+
+    def _measure(self, seconds: float) -> None:
+        self._mean = seconds if self._mean is None else self._mean + SMOOTHING * (seconds - self._mean)

@@ -1,0 +1,467 @@
+"""The consumer's loop: one selector over the supervisor's link, the workers' links and the broker.
+
+Each turn reads what has come, settles the attempts that have ended in one go, fetches what the pool can take, and
+hands out. Nothing here waits for a worker or for the supervisor, and no user code runs here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+import time
+import uuid
+from collections import OrderedDict
+from pathlib import Path
+
+from busworker import outcome as how
+from busworker.broker.session import Session
+from busworker.broker.topology import dead_queue, subscription
+from busworker.consumer.dispatch import Dispatcher, Held
+from busworker.consumer.settling import Ended, Step, ended_by_death, owed, step
+from busworker.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    BusworkerError,
+    ConfigurationError,
+    ProtocolError,
+    TopologyMismatch,
+)
+from busworker.ipc import frames
+from busworker.ipc.link import Link
+from busworker.ipc.scoreboard import Owed, Scoreboard
+from busworker.jobs import ConsumerJob
+from busworker.message import Delivery, Envelope, Outgoing, key_of, read_envelope
+from busworker.names import matches
+from busworker.outcome import Error, WorkerInfo
+from busworker.settlement import charged
+
+log = logging.getLogger("busworker.consumer")
+
+BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+ABANDONED_EVERY = 5.0
+REMEMBERED = 10_000
+PREFETCH_EACH = 64
+"""Unsettled messages per worker that AMQP may deliver ahead, per subscription."""
+
+
+def main(job: ConsumerJob) -> int:
+    """Runs the consumer of a channel until it has drained; 0."""
+    return Consumer(job).run()
+
+
+class Consumer:
+    """The process that fetches and settles for one channel."""
+
+    def __init__(self, job: ConsumerJob) -> None:
+        self._job = job
+        self._channel = job.channel
+        self._board = job.board
+        self._owed = Owed(job.board.path)
+        self._supervisor = Link(job.link)
+        self._links: dict[int, Link] = {}
+        self._finishing: list[Link] = []
+        self._dispatcher = Dispatcher()
+        self._ended: list[Ended] = []
+        self._lost: dict[bytes, Held] = {}
+        self._recent: OrderedDict[bytes, None] = OrderedDict()
+        self._session: Session | None = None
+        self._queues: dict[str, int] = {}
+        self._unsettled = 0
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._supervisor, selectors.EVENT_READ, "supervisor")
+        self._failures = 0
+        self._try_at = 0.0
+        self._abandoned_at = 0.0
+        self._draining = False
+        self._over = False
+
+    def run(self) -> int:
+        """The loop."""
+        while not self._over:
+            self._selector.select(self._timeout())
+            self._hear_supervisor()
+            self._hear_workers()
+            self._serve_broker()
+            self._hand_out()
+            self._finish_workers()
+            self._watch_writes()
+        if self._session is not None:
+            self._session.close()
+        return 0
+
+    def _timeout(self) -> float:
+        now = time.monotonic()
+        if self._session is None or self._failures:
+            return max(self._try_at - now, 0.0)
+        if not self._has_room():
+            return ABANDONED_EVERY  # an outcome or a frame wakes us
+        return max(min(self._session.next_due(), self._abandoned_at - now), 0.0)
+
+    # The supervisor
+
+    def _hear_supervisor(self) -> None:
+        for frame in self._supervisor.receive():
+            self._obey(frame)
+        if self._supervisor.closed:
+            log.error("the supervisor is gone: ending at once")
+            os._exit(1)
+
+    def _obey(self, frame: frames.Frame) -> None:
+        match frame:
+            case frames.WorkerAdded():
+                self._add_worker(frame, self._supervisor.descriptors.popleft())
+            case frames.WorkerRetired(slot, incarnation):
+                self._dispatcher.retire(slot, incarnation)
+            case frames.ProcessDied():
+                self._bury(frame)
+            case frames.CountsWanted(request):
+                self._supervisor.send(self._counts(request))
+            case frames.Drain():
+                self._drain()
+            case _:
+                raise ProtocolError(f"the supervisor sent {type(frame).__name__}")
+
+    def _add_worker(self, frame: frames.WorkerAdded, descriptor: int) -> None:
+        self._board.ensure(frame.slot + 1)
+        link = Link(socket.socket(fileno=descriptor))
+        self._links[frame.slot] = link
+        self._dispatcher.added(frame.slot, frame.incarnation, frame.pid)
+        self._selector.register(link, selectors.EVENT_READ, frame.slot)
+        if self._draining:
+            self._dispatcher.retire(frame.slot, frame.incarnation)
+
+    def _bury(self, notice: frames.ProcessDied) -> None:
+        """A worker is dead. What its link still holds comes first: a complete outcome wins over the death."""
+        link = self._links.get(notice.slot)
+        worker = self._dispatcher.workers.get(notice.slot)
+        if link is None or worker is None or worker.incarnation != notice.incarnation:
+            return
+        self._hear_worker(notice.slot, link)
+        handed = self._dispatcher.removed(notice.slot, notice.incarnation)
+        self._drop_link(self._links.pop(notice.slot))
+        waited: list[Held] = []
+        for held in handed:
+            ended = ended_by_death(held, notice) if self._board.was_started(held.slot, held.number) else None
+            if ended is not None:
+                self._end(ended)
+            else:
+                self._board.close_entry(held.slot, held.number)
+                self._dispatcher.entry_closed(held)
+                waited.append(held)
+        self._dispatcher.wait_again([held for held in waited if not held.lost])
+
+    def _counts(self, request: int) -> frames.CountsTold:
+        ready = waiting = dead = None
+        try:
+            if self._session is not None:
+                found = [self._session.counts(queue) for queue in self._queues]
+                ready = sum(counts.ready for counts in found if counts)
+                letters = [self._session.counts(dead_queue(queue)) for queue in self._queues]
+                dead = sum(counts.ready for counts in letters if counts)
+                waits = [self._session.waiting(queue) for queue in self._queues]
+                waiting = None if None in waits else sum(count or 0 for count in waits)
+        except BrokerError as error:
+            log.warning("the counts can't be had: %s", error)
+        return frames.CountsTold(request, ready, waiting, dead, self._unsettled)
+
+    # Workers
+
+    def _hear_workers(self) -> None:
+        for slot, link in list(self._links.items()):
+            self._hear_worker(slot, link)
+        for link in self._finishing[:]:
+            self._hear_worker(-1, link)
+            if link.closed:
+                self._finishing.remove(link)
+
+    def _hear_worker(self, slot: int, link: Link) -> None:
+        try:
+            arrived = link.receive()
+        except ProtocolError as error:
+            log.error("worker %d sent nonsense, its link is dropped: %s", slot + 1, error)
+            link.closed, arrived = True, []
+        for frame in arrived:
+            match frame:
+                case frames.Finished(number, seconds, outcome):
+                    self._outcome(slot, number, seconds, outcome)
+                case frames.PublishNow(request, outgoing):
+                    link.send(frames.Published(request, self._published(outgoing)))
+                case _:
+                    log.error("worker %d sent %s, which is ignored", slot + 1, type(frame).__name__)
+        if link.closed:
+            self._unwatch(link)
+
+    def _outcome(self, slot: int, number: int, seconds: float, outcome: how.Outcome) -> None:
+        worker = self._dispatcher.workers.get(slot)
+        held = self._dispatcher.finished(slot, worker.incarnation, number, seconds) if worker else None
+        if held is None or worker is None:
+            log.warning("an outcome of worker %d for message number %d that it doesn't hold is ignored", slot + 1, number)
+            return
+        self._end(Ended(held, outcome, WorkerInfo(socket.gethostname(), worker.pid)))
+
+    def _published(self, outgoing: list[Outgoing]) -> str | None:
+        try:
+            if self._session is None:
+                return "the broker can't be reached now"
+            self._session.publish(outgoing)
+        except BusworkerError as error:
+            return str(error)
+        return None
+
+    def _finish_workers(self) -> None:
+        """Tells retired workers without work to finish, and ends the drain once nobody is left."""
+        for slot, worker in self._dispatcher.idle_retired():
+            self._dispatcher.removed(slot, worker.incarnation)
+            link = self._links.pop(slot)
+            link.send(frames.Finish())
+            self._finishing.append(link)
+            self._supervisor.send(frames.WorkerDone(slot, worker.incarnation))
+        if self._draining and not (self._links or self._finishing or self._ended or self._dispatcher.waiting):
+            self._supervisor.send(frames.Drained())
+            self._over = True
+
+    def _drain(self) -> None:
+        self._draining = True
+        for slot, worker in self._dispatcher.workers.items():
+            self._dispatcher.retire(slot, worker.incarnation)
+
+    # The broker
+
+    def _serve_broker(self) -> None:
+        now = time.monotonic()
+        if now < self._try_at:
+            return
+        try:
+            if self._session is None:
+                self._connect()
+            if self._draining:
+                self._give_back_waiting()
+            self._settle()
+            if not self._draining:
+                self._adopt_abandoned(now)
+                self._fetch()
+            self._recovered()
+        except BrokerUnavailable as error:
+            self._trouble(error, None)
+        except (ConfigurationError, TopologyMismatch) as error:
+            self._trouble(error, 78)
+
+    def _connect(self) -> None:
+        session = Session(self._job.broker, claim_file=str(self._board.path))
+        try:
+            session.declare()
+            for index, spec in enumerate(self._channel.subscriptions):
+                queue = session.declare_work(spec.topic, self._job.service, self._channel.name)
+                self._queues[queue] = index
+                session.consume(queue, max(1, self._channel.processes) * PREFETCH_EACH)
+        except BrokerError:
+            session.close()
+            raise
+        self._session = session
+        for descriptor in session.filenos():
+            self._selector.register(descriptor, selectors.EVENT_READ, "broker")
+        self._supervisor.send(frames.Ready())
+
+    def _recovered(self) -> None:
+        if self._failures:
+            log.info("the broker works again")
+            self._failures = 0
+            self._supervisor.send(frames.Ready())
+
+    def _trouble(self, error: BusworkerError, exit_code: int | None) -> None:
+        if not self._failures:
+            log.warning("%s; trying again", error)
+            self._supervisor.send(frames.Troubled(str(error), exit_code))
+        self._try_at = time.monotonic() + BACKOFF[min(self._failures, len(BACKOFF) - 1)]
+        self._failures += 1
+        if self._session is not None and not self._session.broker.embedded:
+            self._lose_connection(self._session)
+
+    def _lose_connection(self, session: Session) -> None:
+        """What only waited comes again by itself; what is executing or ended is matched with its redelivery."""
+        for descriptor in session.filenos():
+            self._selector.unregister(descriptor)
+        session.close()
+        self._session = None
+        self._unsettled = 0
+        self._dispatcher.waiting.clear()
+        for ended in self._ended:
+            ended.held.outcome = ended.outcome
+        executing = (held for worker in self._dispatcher.workers.values() for held in worker.handed)
+        for held in (*executing, *(ended.held for ended in self._ended)):
+            held.lost = True
+            self._lost[held.key] = held
+        self._ended.clear()
+
+    def _fetch(self) -> None:
+        if self._session is None or not self._has_room():
+            return
+        for delivery in self._session.fetch(self._dispatcher.window):
+            self._unsettled += 1
+            self._take_in(delivery)
+
+    def _has_room(self) -> bool:
+        """Whether it is worth fetching: half of the window is free, so that claims come in batches."""
+        window = self._dispatcher.window
+        return not self._draining and window - self._unsettled >= max(1, window // 2)
+
+    def _take_in(self, delivery: Delivery) -> None:
+        envelope = read_envelope(delivery)
+        key = key_of(delivery, envelope)
+        held = Held(delivery, envelope, key, self._queues[delivery.queue])
+        if delivery.redelivered and self._is_known(held):
+            return
+        if envelope.id is None:
+            envelope.id = uuid.uuid4().hex
+        unserved = self._unserved(held, envelope)
+        if unserved is not None:
+            self._end(Ended(held, unserved, WorkerInfo(socket.gethostname())))
+        else:
+            self._dispatcher.take_in(held)
+
+    def _is_known(self, held: Held) -> bool:
+        """Whether a redelivered message is one that is executing, was just settled, or whose attempt is owed."""
+        known = self._lost.pop(held.key, None)
+        if known is not None:
+            known.delivery, known.lost = held.delivery, False
+            if known.outcome is not None:
+                self._ended.append(Ended(known, known.outcome, WorkerInfo(socket.gethostname())))
+            return True
+        if held.key in self._recent:
+            self._end(Ended(held, how.Returned(), WorkerInfo()))
+            return True
+        if held.key in self._owed.keys:
+            self._end(owed(held))
+            return True
+        return False
+
+    def _unserved(self, held: Held, envelope: Envelope) -> how.Unhandled | None:
+        spec = self._channel.subscriptions[held.subscription]
+        if matches(spec.topic, envelope.topic):
+            return None
+        return how.Unhandled(Error("Unhandled", f"{held.delivery.queue} doesn't serve the topic {envelope.topic[:200]!r}"))
+
+    def _adopt_abandoned(self, now: float) -> None:
+        """Takes over what pools without any process left had claimed, and what their scoreboards say is owed."""
+        if self._session is None or now < self._abandoned_at:
+            return
+        self._abandoned_at = now + ABANDONED_EVERY
+        for path in self._session.abandoned(list(self._queues)):
+            board = Scoreboard(Path(path), 0) if Path(path).exists() else None
+            if board is not None and board.lock():
+                self._owed.add([*board.open_keys(), *Owed(board.path).keys])
+            if board is None or board.lock():
+                self._session.release(path)
+                log.warning("took over the messages of a pool that is gone: %s", path)
+            if board is not None:
+                board.close()
+
+    def _give_back_waiting(self) -> None:
+        while self._dispatcher.waiting:
+            held = self._dispatcher.waiting.popleft()
+            self._ended.append(Ended(held, how.Stopped(), WorkerInfo()))
+
+    # Settling
+
+    def _end(self, ended: Ended) -> None:
+        if ended.held.lost:
+            ended.held.outcome = ended.outcome
+        else:
+            self._ended.append(ended)
+
+    def _settle(self) -> None:
+        if not self._ended or self._session is None:
+            return
+        now = time.time()
+        steps = [step(ended, self._channel.subscriptions[ended.held.subscription], now) for ended in self._ended]
+        for ended, one in zip(self._ended, steps, strict=True):
+            if one.returned:  # before it is given back: whoever gets it must not take it for one that was executing
+                self._close_entry(ended.held)
+            self._session.declare_retry(one.delay)
+        self._session.settle([one.item for one in steps])
+        batch, self._ended = self._ended, []
+        self._unsettled -= len(batch)
+        self._settled(batch, steps)
+
+    def _settled(self, batch: list[Ended], steps: list[Step]) -> None:
+        """After the commit: close the entries, count, and tell what failed."""
+        done = failed = 0
+        for ended, one in zip(batch, steps, strict=True):
+            if not one.returned:
+                self._close_entry(ended.held)
+                self._remember(ended.held.key)
+            if isinstance(ended.outcome, how.Returned):
+                done += 1
+            elif charged(ended.outcome):
+                failed += 1
+            if one.text is not None:
+                self._tell(ended, one.text)
+        self._board.count(done, failed)
+        self._owed.charged([ended.held.key for ended in batch])
+
+    def _close_entry(self, held: Held) -> None:
+        if held.number:
+            self._board.close_entry(held.slot, held.number)
+            self._dispatcher.entry_closed(held)
+
+    def _remember(self, key: bytes) -> None:
+        # Only a broker whose acknowledgements can get lost delivers a settled message again.
+        if self._session is not None and not self._session.broker.embedded:
+            self._recent[key] = None
+            if len(self._recent) > REMEMBERED:
+                self._recent.popitem(last=False)
+
+    def _tell(self, ended: Ended, text: str) -> None:
+        envelope = ended.held.envelope
+        spec = self._channel.subscriptions[ended.held.subscription]
+        log.warning(
+            "%s message %s attempt %d/%d: %s",
+            subscription(spec.topic, self._job.service, self._channel.name),
+            envelope.id,
+            envelope.attempt,
+            spec.max_attempts,
+            text,
+        )
+
+    # Handing out
+
+    def _hand_out(self) -> None:
+        if self._draining:
+            return
+        for held in self._dispatcher.assign():
+            envelope, delivery = held.envelope, held.delivery
+            self._links[held.slot].post(
+                frames.Handout(
+                    number=held.number,
+                    subscription=held.subscription,
+                    key=held.key,
+                    id=envelope.id or "",
+                    topic=envelope.topic,
+                    attempt=envelope.attempt,
+                    published_at=envelope.published_at,
+                    correlation_id=envelope.correlation_id,
+                    headers=delivery.headers,
+                    body=delivery.body,
+                )
+            )
+        for link in self._links.values():
+            link.flush()
+
+    def _watch_writes(self) -> None:
+        """Selects for writing exactly where something is left to send."""
+        for link in (self._supervisor, *self._links.values(), *self._finishing):
+            link.flush()
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.unsent else 0)
+            key = None if link.closed else self._selector.get_map().get(link)
+            if key is not None and key.events != wanted:
+                self._selector.modify(link, wanted, key.data)
+
+    def _unwatch(self, link: Link) -> None:
+        if self._selector.get_map().get(link) is not None:
+            self._selector.unregister(link)
+
+    def _drop_link(self, link: Link) -> None:
+        self._unwatch(link)
+        link.close()

@@ -1,0 +1,91 @@
+"""From an outcome to what the session is told, and from a death to an outcome. Pure."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime
+
+import msgspec
+
+from busworker import outcome as how
+from busworker import settlement
+from busworker.broker import topology
+from busworker.broker.session import Settled
+from busworker.consumer.dispatch import Held
+from busworker.copies import Letter, dead_copy, retry_copy
+from busworker.declaration import SubscriptionSpec
+from busworker.ipc.frames import ProcessDied
+from busworker.outcome import Error, WorkerInfo
+
+
+class Ended(msgspec.Struct):
+    """A held message whose attempt has ended, and where it ran."""
+
+    held: Held
+    outcome: how.Outcome
+    worker: WorkerInfo
+
+
+class Step(msgspec.Struct):
+    """What to do about an ended attempt: `delay` is the retry queue it needs, `returned` that nothing is charged."""
+
+    item: Settled
+    delay: int = 0
+    returned: bool = False
+    text: str | None = None
+
+
+def step(ended: Ended, spec: SubscriptionSpec, now: float) -> Step:
+    """What the session must do to settle it, and what the log says (None: nothing)."""
+    held, tag = ended.held, ended.held.delivery.tag
+    envelope, work = held.envelope, held.delivery.queue
+    match settlement.settle(ended.outcome, envelope.attempt, spec):
+        case settlement.Done(publishes):
+            return Step(Settled(tag, "ack", publishes))
+        case settlement.GiveBack():
+            return Step(Settled(tag, "return"), returned=True)
+        case settlement.RetryIn(delay, attempt):
+            copy = retry_copy(held.delivery, envelope, attempt, topology.retry_target(delay, work))
+            return Step(Settled(tag, "ack", (copy,)), delay, text=f"again in {delay} s ({_cause(ended.outcome)})")
+        case settlement.Dead(reason, attempts, error):
+            letter = Letter(reason, attempts, rfc3339(now), error, ended.worker)
+            copy = dead_copy(held.delivery, envelope, letter, topology.dead_target(work))
+            return Step(Settled(tag, "ack", (copy,)), text=f"dead: {reason} ({_cause(ended.outcome)})")
+
+
+def ended_by_death(held: Held, notice: ProcessDied) -> Ended | None:
+    """How the death of its worker ends the message that was executing; None: it is given back uncharged."""
+    worker = WorkerInfo(socket.gethostname(), notice.pid, notice.signal, notice.exit_code, notice.rss)
+    meant = notice.number == held.number
+    if notice.cause == "stopped" or (notice.cause in ("time_limit", "memory_limit") and not meant):
+        return None
+    outcome: how.Outcome
+    if notice.cause == "time_limit":
+        outcome = how.TimedOut(Error("TimeLimitExceeded", notice.details or "killed at the time limit", notice.traceback))
+    elif notice.cause == "memory_limit":
+        outcome = how.MemoryExceeded(Error("MemoryLimitExceeded", notice.details, notice.traceback))
+    else:
+        outcome = how.Crashed(Error(notice.signal or "Exit", notice.details or _end(notice), notice.traceback))
+    return Ended(held, outcome, worker)
+
+
+def owed(held: Held) -> Ended:
+    """How a message ends whose pool was killed while it was executing or not yet settled."""
+    text = "its consumer or supervisor was killed while this attempt was executing or not yet settled"
+    return Ended(held, how.Crashed(Error("PoolKilled", text)), WorkerInfo(socket.gethostname()))
+
+
+def rfc3339(now: float) -> str:
+    """A Unix time as RFC 3339 UTC with milliseconds."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _end(notice: ProcessDied) -> str:
+    if notice.signal:
+        return f"the worker was ended by {notice.signal} while it executed this message"
+    return f"the worker exited with code {notice.exit_code} while it executed this message"
+
+
+def _cause(outcome: how.Outcome) -> str:
+    error = getattr(outcome, "error", None)
+    return f"{error.type}: {error.message[:200]}" if isinstance(error, Error) else ""

@@ -1,0 +1,188 @@
+"""Dead letters in a broker: list, show, replay, drop, export. Runs in the command's process.
+
+A replayed message is stored in its work queue before its dead letter is acknowledged, on the engine in the
+same transaction, so an interrupted replay loses nothing; on AMQP it may then exist twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from busworker.broker import topology
+from busworker.copies import Target, replay_copy
+from busworker.errors import NothingMatches
+from busworker.letters import DeadLetter, Filter, fits, history_entry, queue_of, read_letter
+from busworker.message import BUS_EXCHANGE, Delivery, Outgoing, read_envelope
+
+if TYPE_CHECKING:
+    from busworker.broker.session import Session, Settled
+
+BATCH = 100
+"""How many are settled at once."""
+
+
+def subscriptions(session: Session) -> list[str] | None:
+    """The subscriptions that have queues in the broker, sorted; None where it can't list them (AMQP)."""
+    queues = session.queues()
+    if queues is None:
+        return None
+    return sorted({name for queue in queues if (name := topology.subscription_of(queue)) is not None})
+
+
+def existing(session: Session, names: Iterable[str]) -> list[str]:
+    """Those of the subscriptions whose queue of dead letters exists."""
+    return [name for name in names if session.counts(queue_of(name)) is not None]
+
+
+def find(
+    session: Session, queues: Sequence[str], wanted: Filter, limit: int | None, *, with_bytes: bool = False
+) -> Iterator[DeadLetter]:
+    """The dead letters that are wanted, queue by queue; within each newest first (AMQP: oldest first).
+
+    Args:
+        session: the broker; nothing in it is changed.
+        queues: where to look; those that don't exist hold nothing.
+        wanted: which.
+        limit: how many from each queue at most; None: all.
+        with_bytes: whether each has its body as base64.
+    """
+    for queue in queues:
+        if session.counts(queue) is None:
+            continue
+        found = (read_letter(delivery, with_bytes=with_bytes) for delivery in session.browse(queue))
+        yield from itertools.islice((letter for letter in found if fits(letter, wanted)), limit)
+
+
+def newest(
+    letters: Iterable[DeadLetter], limit: int | None, *, newest_first: bool = True
+) -> list[DeadLetter]:
+    """At most `limit` letters in the order of their deaths; those that don't say when come last."""
+    known = sorted(letters, key=lambda letter: letter.dead_at or "", reverse=newest_first)
+    ordered = known if newest_first else sorted(known, key=lambda letter: letter.dead_at is None)
+    return ordered[:limit]
+
+
+def replay(
+    session: Session, queues: Sequence[str], wanted: Filter, limit: int | None, clock: Callable[[], float]
+) -> int:
+    """Runs dead letters again: each in its own subscription only, as attempt 1 of a new generation.
+
+    A message of the unrouted queue is published again by its topic; it stays if nobody subscribes to that.
+
+    Args:
+        session: the broker.
+        queues: where they lie.
+        wanted: which.
+        limit: how many in all at most; None: all.
+        clock: Unix time, for the history.
+
+    Returns:
+        How many.
+
+    Raises:
+        NothingMatches: the subscription doesn't exist any more; those before it are replayed.
+    """
+
+    def settled(delivery: Delivery) -> Settled:
+        return _acknowledged(delivery, _revived(delivery, clock()))
+
+    done = 0
+    for queue in queues:
+        meant = partial(_meant, _accepting(session, queue), wanted)
+        done += _each(session, queue, meant, _room(limit, done), settled)
+    return done
+
+
+def drop(session: Session, queues: Sequence[str], wanted: Filter, limit: int | None) -> int:
+    """Removes dead letters for good; returns how many. `limit` counts over all queues."""
+    done = 0
+    for queue in queues:
+        meant = partial(_meant, _any, wanted)
+        done += _each(session, queue, meant, _room(limit, done), _acknowledged)
+    return done
+
+
+def _meant(accepted: Callable[[Delivery], bool], wanted: Filter, delivery: Delivery) -> bool:
+    return accepted(delivery) and fits(read_letter(delivery), wanted)
+
+
+def _acknowledged(delivery: Delivery, *publishes: Outgoing) -> Settled:
+    from busworker.broker.session import Settled  # with it comes kombu, which --help must not pay for
+
+    return Settled(delivery.tag, "ack", publishes)
+
+
+def _any(_: Delivery) -> bool:
+    return True
+
+
+def _room(limit: int | None, done: int) -> int | None:
+    return None if limit is None else limit - done
+
+
+def _each(
+    session: Session,
+    queue: str,
+    wanted: Callable[[Delivery], bool],
+    limit: int | None,
+    settled: Callable[[Delivery], Settled],
+) -> int:
+    """Settles what is wanted, in batches.
+
+    Only what the queue held at the start is looked at: a replayed message that dies at once comes back
+    behind it, and would be replayed for ever.
+    """
+    counts = session.counts(queue)
+    if counts is None or limit == 0:
+        return 0
+    left = itertools.count(counts.ready, -1)
+    taken = session.take(queue, lambda one: next(left) > 0 and wanted(one))
+    done = 0
+    deliveries = itertools.islice(taken, limit)
+    while batch := list(itertools.islice(deliveries, BATCH)):
+        session.settle([settled(delivery) for delivery in batch])
+        done += len(batch)
+    return done
+
+
+def _accepting(session: Session, queue: str) -> Callable[[Delivery], bool]:
+    """Whether a replayed message of a queue would reach a subscriber."""
+    if queue == topology.UNROUTED:
+        routed = _Remembered(session.routed)
+        return lambda delivery: routed(read_envelope(delivery).topic) is not False
+    work = _work_queue(queue)
+    if session.counts(queue) is not None and session.counts(work) is None:
+        name = topology.subscription_of(queue)
+        raise NothingMatches(
+            f"subscription {name} doesn't exist any more: export its dead letters, or start it again"
+        )
+    return _any
+
+
+class _Remembered(dict[str, bool | None]):
+    """Asks once a topic."""
+
+    def __init__(self, ask: Callable[[str], bool | None]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def __call__(self, topic: str) -> bool | None:
+        if topic not in self:
+            self[topic] = self._ask(topic)
+        return self[topic]
+
+
+def _revived(delivery: Delivery, now: float) -> Outgoing:
+    envelope = read_envelope(delivery)
+    if delivery.queue == topology.UNROUTED:
+        target = Target(BUS_EXCHANGE, envelope.topic)
+    else:
+        target = topology.retry_target(0, _work_queue(delivery.queue))
+    return replay_copy(delivery, envelope, history_entry(read_letter(delivery), now), target)
+
+
+def _work_queue(dead: str) -> str:
+    return dead.removesuffix(topology.DEAD_SUFFIX)

@@ -1,0 +1,215 @@
+"""What our processes say to each other, and how it becomes bytes. No sockets.
+
+A frame is a length (4 bytes, network order) and a MessagePack array whose first element names its type. All processes
+of a tree run the same code, so frames carry no version.
+
+```
+supervisor → consumer   WorkerAdded (+ descriptor)  WorkerRetired  ProcessDied  Drain  CountsWanted
+consumer → supervisor   Ready  Troubled  CountsTold  WorkerDone  Drained
+consumer → worker       Handout  Published  Finish
+worker → consumer       Finished  PublishNow
+worker → supervisor     Started
+```
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from busworker.errors import ProtocolError
+from busworker.message import Headers, Outgoing
+from busworker.outcome import Outcome
+
+MAX_FRAME = 512 * 1024 * 1024
+"""Bytes; what a handler publishes in one attempt must fit."""
+
+Cause: TypeAlias = Literal["died", "time_limit", "memory_limit", "stopped"]
+
+
+class WorkerAdded(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """A worker is there; the descriptor that comes along is the consumer's end of its link."""
+
+    slot: int
+    incarnation: int
+    pid: int
+
+
+class WorkerRetired(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """Hand nothing more to this worker and let it finish (scale down, recycling, rolling restart)."""
+
+    slot: int
+    incarnation: int
+
+
+class ProcessDied(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """The supervisor has reaped a worker.
+
+    `cause` is why it died: by itself, or because the supervisor killed it for the message with `number` (a limit) or
+    to stop it. `details` is a sentence for the dead letter, `traceback` the Python stack at the end if one was left.
+    """
+
+    slot: int
+    incarnation: int
+    pid: int
+    signal: str | None
+    exit_code: int | None
+    cause: Cause
+    number: int = 0
+    details: str = ""
+    traceback: str | None = None
+    rss: int | None = None
+
+
+class Drain(msgspec.Struct, array_like=True, frozen=True, tag=4):
+    """Stop fetching, let finish what executes, give the rest back, then say `Drained` and exit."""
+
+
+class CountsWanted(msgspec.Struct, array_like=True, frozen=True, tag=5):
+    """Answer with `CountsTold` of the same request."""
+
+    request: int
+
+
+class Ready(msgspec.Struct, array_like=True, frozen=True, tag=10):
+    """Every subscription of the channel is bound and fetched from."""
+
+
+class Troubled(msgspec.Struct, array_like=True, frozen=True, tag=11):
+    """The broker can't be used; the consumer keeps trying unless `exit_code` says that trying is no use."""
+
+    error: str
+    exit_code: int | None = None
+
+
+class CountsTold(msgspec.Struct, array_like=True, frozen=True, tag=12):
+    """Messages of the channel, None where unknown; in_flight are those this consumer holds."""
+
+    request: int
+    ready: int | None
+    waiting: int | None
+    dead: int | None
+    in_flight: int
+
+
+class WorkerDone(msgspec.Struct, array_like=True, frozen=True, tag=13):
+    """A retired worker holds nothing any more and was told to finish."""
+
+    slot: int
+    incarnation: int
+
+
+class Drained(msgspec.Struct, array_like=True, frozen=True, tag=14):
+    """Nothing is held any more; the workers were told to finish, the consumer exits."""
+
+
+class Handout(msgspec.Struct, array_like=True, frozen=True, tag=20):
+    """A message for a worker. `number` counts the messages of its slot and names the scoreboard entry."""
+
+    number: int
+    subscription: int
+    key: bytes
+    id: str
+    topic: str
+    attempt: int
+    published_at: int | None
+    correlation_id: str | None
+    headers: Headers
+    body: bytes
+
+
+class Published(msgspec.Struct, array_like=True, frozen=True, tag=21):
+    """The answer to `PublishNow`; `error` is None when all is stored."""
+
+    request: int
+    error: str | None
+
+
+class Finish(msgspec.Struct, array_like=True, frozen=True, tag=22):
+    """There is nothing more: run the stop hooks and exit."""
+
+
+class Finished(msgspec.Struct, array_like=True, frozen=True, tag=30):
+    """How the attempt with that number ended, and how many seconds the handler took."""
+
+    number: int
+    seconds: float
+    outcome: Outcome
+
+
+class PublishNow(msgspec.Struct, array_like=True, frozen=True, tag=31):
+    """Messages to publish at once, answered by `Published`."""
+
+    request: int
+    outgoing: list[Outgoing]
+
+
+class Started(msgspec.Struct, array_like=True, frozen=True, tag=40):
+    """The worker has run its start hooks and waits for messages."""
+
+
+Frame: TypeAlias = (
+    WorkerAdded | WorkerRetired | ProcessDied | Drain | CountsWanted
+    | Ready | Troubled | CountsTold | WorkerDone | Drained
+    | Handout | Published | Finish
+    | Finished | PublishNow
+    | Started
+)  # fmt: skip
+
+_LENGTH = struct.Struct("!I")
+_encoder = msgspec.msgpack.Encoder(enc_hook=str)
+_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+
+
+def encode(frame: Frame) -> bytes:
+    """The bytes of a frame. Header values that MessagePack doesn't know become text.
+
+    Raises:
+        ProtocolError: it is longer than `MAX_FRAME`.
+    """
+    try:
+        body = _encoder.encode(frame)
+    except (OverflowError, UnicodeEncodeError, RecursionError) as error:
+        raise ProtocolError(f"this can't be sent to another process: {error}") from error
+    if len(body) > MAX_FRAME:
+        raise ProtocolError(f"a frame of {len(body):,} bytes is over the limit of {MAX_FRAME:,}")
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that are complete with these bytes.
+
+        Raises:
+            ProtocolError: these bytes are no frames of ours.
+        """
+        buffer = self._buffer
+        buffer += data
+        frames: list[Frame] = []
+        start, end = 0, len(buffer)
+        while end - start >= 4:
+            (length,) = _LENGTH.unpack_from(buffer, start)
+            if length > MAX_FRAME:
+                raise ProtocolError(f"a frame announces {length:,} bytes")
+            stop = start + 4 + length
+            if stop > end:
+                break
+            frames.append(_decoded(bytes(buffer[start + 4 : stop])))
+            start = stop
+        if start:
+            del buffer[:start]
+        return frames
+
+
+def _decoded(body: bytes) -> Frame:
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"a frame can't be read: {error}") from error

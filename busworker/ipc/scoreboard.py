@@ -1,0 +1,259 @@
+"""The scoreboard of a pool: a shared, preallocated file that says what each worker is executing.
+
+It outlives its processes: whoever comes next reads which messages were open and charges those, and only those. Every
+field has one writer. Each eight-byte field is written by one aligned store, so a reader never sees half of it.
+
+```
+header   magic, version, slots, ring; processed, failed                        counters: the consumer
+slot     incarnation, pid                                                      the supervisor
+         number, deadline, since, message id                                   the worker
+         rss                                                                   the supervisor
+entry    digest, worker's field (2 x number + finished), consumer's (number)   worker / consumer
+```
+The entry of message `number` is `number % ring`. It is open from the worker's first write until the consumer has
+written the same number, whatever the order of the writes, and only then used again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from pathlib import Path
+
+import msgspec
+
+from busworker.errors import ConfigurationError
+from busworker.message import KEY_BYTES
+
+MAGIC = b"BWBOARD1"
+RING = 256 + 1
+HEADER_BYTES = 64
+SLOT_HEADER_BYTES = 256
+ENTRY_BYTES = 32
+SLOT_BYTES = SLOT_HEADER_BYTES + RING * ENTRY_BYTES
+ID_BYTES = 128
+
+_U64 = struct.Struct("@Q")  # native: one aligned store; "=Q" and "<Q" write byte by byte
+_F64 = struct.Struct("@d")
+_HEADER = struct.Struct("@8sQQ")
+_PROCESSED, _FAILED = 32, 40
+_INCARNATION, _PID, _NUMBER, _DEADLINE, _SINCE, _RSS, _ID = 0, 8, 16, 24, 32, 40, 48
+_WORKER_FIELD, _CONSUMER_FIELD = 16, 24
+
+
+class SlotView(msgspec.Struct, frozen=True):
+    """What a slot says now: `number` is 0 when the worker is idle; `deadline` is monotonic seconds, 0 for none."""
+
+    number: int
+    deadline: float
+    since: float
+    message_id: str
+    rss: int
+
+
+class Scoreboard:
+    """One pool's scoreboard.
+
+    Args:
+        path: the file; created with `slots` slots, or taken over as it is when it is a scoreboard already.
+        slots: how many workers it must have room for at least.
+
+    Raises:
+        ConfigurationError: the file is no scoreboard, or can't be made.
+    """
+
+    def __init__(self, path: Path, slots: int) -> None:
+        self.path = path
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._map = self._mapped(slots)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the scoreboard {path} can't be used ({error.strerror}): make room or make it writable"
+            ) from error
+
+    def lock(self) -> bool:
+        """Takes the pool's lock, which every process that inherits this descriptor holds as well (flock(2)).
+
+        Returns:
+            False: some process of that pool still lives.
+        """
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Lets go of the file; the lock is given up once no other process holds it."""
+        self._map.close()
+        os.close(self._file)
+
+    @property
+    def slots(self) -> int:
+        """How many slots there are."""
+        return (len(self._map) - HEADER_BYTES) // SLOT_BYTES
+
+    def ensure(self, slots: int) -> None:
+        """Makes room for more slots, or maps those that the supervisor has added."""
+        if slots > self.slots:
+            self._map.close()
+            self._map = self._mapped(slots)
+
+    # The supervisor writes.
+
+    def occupy(self, slot: int, incarnation: int, pid: int) -> None:
+        """A new worker has the slot; its open entries stay until the consumer closes them."""
+        base = self._base(slot)
+        for offset, value in ((_INCARNATION, incarnation), (_PID, pid), (_NUMBER, 0), (_RSS, 0)):
+            _U64.pack_into(self._map, base + offset, value)
+        _F64.pack_into(self._map, base + _DEADLINE, 0.0)
+
+    def write_rss(self, slot: int, rss: int) -> None:
+        """Bytes the worker's process has resident."""
+        _U64.pack_into(self._map, self._base(slot) + _RSS, rss)
+
+    def open_keys(self) -> list[bytes]:
+        """The digests of all open entries: what was executing, or finished and not settled."""
+        return [
+            bytes(self._map[at : at + KEY_BYTES])
+            for slot in range(self.slots)
+            for number in range(RING)
+            if self._is_open(at := self._entry(slot, number))
+        ]
+
+    def wipe(self) -> None:
+        """Closes every entry and sets the counters back; for a supervisor with no process of the pool left."""
+        self._map[HEADER_BYTES:] = bytes(len(self._map) - HEADER_BYTES)
+
+    # The worker writes.
+
+    def begin(self, slot: int, number: int, key: bytes, message_id: str, now: float) -> None:
+        """Opens the entry of a message. The digest is there before the field that makes it count."""
+        at, base = self._entry(slot, number), self._base(slot)
+        board = self._map
+        board[at : at + KEY_BYTES] = key
+        _U64.pack_into(board, at + _WORKER_FIELD, number << 1)
+        name = message_id.encode("utf-8", "replace")[: ID_BYTES - 1]
+        board[base + _ID : base + _ID + len(name) + 1] = name + b"\0"
+        _F64.pack_into(board, base + _SINCE, now)
+        _U64.pack_into(board, base + _NUMBER, number)
+
+    def write_deadline(self, slot: int, deadline: float) -> None:
+        """Monotonic seconds at which the supervisor kills the worker; 0: never."""
+        _F64.pack_into(self._map, self._base(slot) + _DEADLINE, deadline)
+
+    def finish(self, slot: int, number: int) -> None:
+        """The outcome of the message has been sent."""
+        base = self._base(slot)
+        _F64.pack_into(self._map, base + _DEADLINE, 0.0)
+        _U64.pack_into(self._map, base + _NUMBER, 0)
+        _U64.pack_into(self._map, self._entry(slot, number) + _WORKER_FIELD, number << 1 | 1)
+
+    # The consumer writes.
+
+    def close_entry(self, slot: int, number: int) -> None:
+        """The message is settled, or about to be given back."""
+        _U64.pack_into(self._map, self._entry(slot, number) + _CONSUMER_FIELD, number)
+
+    def count(self, processed: int, failed: int) -> None:
+        """Adds to the executions that returned, and to the charged ones that didn't."""
+        done, bad = self.counted()
+        _U64.pack_into(self._map, _PROCESSED, done + processed)
+        _U64.pack_into(self._map, _FAILED, bad + failed)
+
+    # Anybody reads.
+
+    def counted(self) -> tuple[int, int]:
+        """Executions that returned, and charged ones that didn't, since the service started."""
+        return self._read(_PROCESSED), self._read(_FAILED)
+
+    def reset_counts(self) -> None:
+        """Sets the counters back, when a service starts."""
+        _U64.pack_into(self._map, _PROCESSED, 0)
+        _U64.pack_into(self._map, _FAILED, 0)
+
+    def was_started(self, slot: int, number: int) -> bool:
+        """Whether the worker of the slot ever began that message."""
+        return self._read(self._entry(slot, number) + _WORKER_FIELD) >> 1 == number
+
+    def view(self, slot: int) -> SlotView:
+        """What the slot says now."""
+        base, board = self._base(slot), self._map
+        number = self._read(base + _NUMBER)
+        name = bytes(board[base + _ID : base + _ID + ID_BYTES]).split(b"\0", 1)[0] if number else b""
+        return SlotView(
+            number=number,
+            deadline=self.deadline(slot),
+            since=_F64.unpack_from(board, base + _SINCE)[0],
+            message_id=name.decode("utf-8", "replace"),
+            rss=self._read(base + _RSS),
+        )
+
+    def deadline(self, slot: int) -> float:
+        """The slot's deadline alone, for the supervisor's many looks."""
+        return float(_F64.unpack_from(self._map, self._base(slot) + _DEADLINE)[0])
+
+    def number(self, slot: int) -> int:
+        """The number of the message the slot executes; 0: idle."""
+        return self._read(self._base(slot) + _NUMBER)
+
+    def _mapped(self, slots: int) -> mmap.mmap:
+        size = os.fstat(self._file).st_size
+        if size and (size < HEADER_BYTES or os.pread(self._file, 8, 0) != MAGIC):
+            raise ConfigurationError(f"{self.path} is no scoreboard of this version: remove it and start again")
+        wanted = HEADER_BYTES + slots * SLOT_BYTES
+        if size < wanted:
+            # A sparse page on a full disk would be SIGBUS at its first write (mmap(2)).
+            os.posix_fallocate(self._file, 0, wanted)
+            os.pwrite(self._file, _HEADER.pack(MAGIC, slots, RING), 0)
+        return mmap.mmap(self._file, max(size, wanted))
+
+    def _base(self, slot: int) -> int:
+        return HEADER_BYTES + slot * SLOT_BYTES
+
+    def _entry(self, slot: int, number: int) -> int:
+        return HEADER_BYTES + slot * SLOT_BYTES + SLOT_HEADER_BYTES + number % RING * ENTRY_BYTES
+
+    def _is_open(self, at: int) -> bool:
+        return self._read(at + _WORKER_FIELD) >> 1 != self._read(at + _CONSUMER_FIELD)
+
+    def _read(self, at: int) -> int:
+        return int(_U64.unpack_from(self._map, at)[0])
+
+
+class Owed:
+    """The attempts that a dead pool left open: to be charged when their messages come back. A file beside the board.
+
+    The supervisor adds to it before it starts a new consumer; that consumer removes what it has charged.
+    """
+
+    def __init__(self, board: Path) -> None:
+        self._path = board.with_suffix(".owed")
+        self.keys = self._read()
+
+    def add(self, keys: list[bytes]) -> None:
+        """Writes down more keys, before their entries are wiped."""
+        if keys:
+            self.keys.update(keys)
+            self._write()
+
+    def charged(self, keys: list[bytes]) -> None:
+        """Forgets keys whose attempts are settled."""
+        if not self.keys.isdisjoint(keys):
+            self.keys.difference_update(keys)
+            self._write()
+
+    def _read(self) -> set[bytes]:
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return set()
+        return {data[at : at + KEY_BYTES] for at in range(0, len(data) - KEY_BYTES + 1, KEY_BYTES)}
+
+    def _write(self) -> None:
+        fresh = self._path.with_suffix(".owed.new")
+        fresh.write_bytes(b"".join(sorted(self.keys)))
+        fresh.replace(self._path)

@@ -1,0 +1,60 @@
+"""What the supervisor gives a child at its fork: plain data that all three process kinds may import.
+
+Nothing here is sent anywhere: a job lives in the supervisor's memory and the forked child uses its copy.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from busworker.bus import Bus
+from busworker.declaration import ChannelSpec
+from busworker.ipc.scoreboard import Scoreboard
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerJob:
+    """A consumer's work: one channel of a service.
+
+    Attributes:
+        service: the service's name.
+        channel: the channel; `processes` is the pool's size at the fork.
+        broker: the broker's URL, password included.
+        link: its end of the link to the supervisor.
+        board: the pool's scoreboard, locked.
+        grace: seconds that a drain may take.
+    """
+
+    service: str
+    channel: ChannelSpec
+    broker: str
+    link: socket.socket
+    board: Scoreboard
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJob:
+    """A worker's work: to run the handlers of one channel in one slot.
+
+    Attributes:
+        bus: the application, imported before the fork; None: the worker imports `app` itself
+            (`--no-preload`).
+        app: where the application is, as `start` was told.
+        channel: the channel's name.
+        slot: counted from 0; people see it from 1.
+        incarnation: which process of that slot it is, from 1.
+        link: its end of the link to its consumer.
+        supervisor: its end of the link to the supervisor.
+        board: the pool's scoreboard.
+    """
+
+    bus: Bus | None
+    app: str
+    channel: str
+    slot: int
+    incarnation: int
+    link: socket.socket
+    supervisor: socket.socket
+    board: Scoreboard

@@ -1,0 +1,89 @@
+"""Events to bytes and back: JSON by msgspec, checked against the topic's type in both directions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Generic, TypeAlias, TypeVar, cast, get_origin
+
+import msgspec
+
+from busworker.errors import ConfigurationError, DecodeError, EncodeError
+
+T = TypeVar("T")
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+"""What a handler of a `Pattern` gets: any JSON document."""
+
+MAX_BODY = 16 * 1024 * 1024
+"""Bytes; a larger body is refused when published."""
+
+
+class Codec(Generic[T]):
+    """Encodes and decodes the events of one type.
+
+    Args:
+        event_type: a dataclass, `msgspec.Struct`, TypedDict, or a builtin or typing construct of such.
+
+    Raises:
+        ConfigurationError: msgspec can't handle that type.
+    """
+
+    def __init__(self, event_type: type[T]) -> None:
+        self._type = event_type
+        try:
+            self._decoder = msgspec.json.Decoder(event_type)
+        except (TypeError, NameError) as error:
+            raise ConfigurationError(f"events of type {event_type!r} can't be JSON: {error}") from error
+        self._record = _record_class(event_type)
+
+    def encode(self, event: T) -> bytes:
+        """The event as JSON.
+
+        Raises:
+            EncodeError: it doesn't fit the type, isn't JSON, or is over `MAX_BODY`.
+        """
+        if self._record is not None and not isinstance(event, self._record):
+            raise EncodeError(f"this topic takes {self._record.__name__}, not {type(event).__name__}")
+        try:
+            body = msgspec.json.encode(event)
+            self._decoder.decode(body)
+            if b"null" in body:  # msgspec writes NaN and infinity as null, which would be another event
+                json.dumps(msgspec.to_builtins(event, str_keys=True), allow_nan=False)
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise EncodeError(f"the event doesn't fit its topic: {error}") from error
+        return within_limit(body)
+
+    def decode(self, body: bytes) -> T:
+        """The event of a body.
+
+        Raises:
+            DecodeError: the body is no JSON or doesn't fit the type.
+        """
+        try:
+            return self._decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
+            raise DecodeError(str(error)) from error
+
+
+def _record_class(event_type: object) -> type[Any] | None:
+    # Only records are checked by class: two of them may have the same fields and mean different things.
+    plain = get_origin(event_type) or event_type
+    if isinstance(plain, type) and (dataclasses.is_dataclass(plain) or issubclass(plain, msgspec.Struct)):
+        return plain
+    return None
+
+
+JSON_CODEC: Codec[Json] = cast("Codec[Json]", Codec(cast("type[Any]", Any)))
+"""The codec of patterns: any JSON document."""
+
+
+def within_limit(body: bytes) -> bytes:
+    """The body itself.
+
+    Raises:
+        EncodeError: it is longer than `MAX_BODY`.
+    """
+    if len(body) > MAX_BODY:
+        raise EncodeError(f"the body has {len(body):,} bytes, over the limit of {MAX_BODY:,} (16 MiB)")
+    return body

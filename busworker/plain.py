@@ -1,0 +1,30 @@
+"""Text that is safe on a terminal and in a log: what could move the cursor or mislead is escaped. Pure."""
+
+from __future__ import annotations
+
+import re
+
+# C0, DEL and C1 drive terminals; the line and paragraph separators break lines; marks of bidirectional text
+# and those of no width show a text as what it isn't; lone surrogates can't be written as UTF-8.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escaped(text: str) -> str:
+    r"""The text in one line, with control characters as `\n`, `\x1b` or `\u202e`."""
+    return _UNSAFE.sub(_as_python, text)
+
+
+def escaped_lines(text: str) -> list[str]:
+    """The lines of a text, each escaped."""
+    return [escaped(line) for line in text.split("\n")]
+
+
+def escaped_json(document: str) -> str:
+    r"""JSON that means the same, with each such character as `\u001b`; only strings can hold one."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", document)
+
+
+def _as_python(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return _SHORT.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

@@ -1,0 +1,202 @@
+"""Publishing from an ordinary process: one background thread owns the session, batches, and ends every receipt.
+
+`publish` only appends to a bounded buffer. The thread takes what has gathered, stores it in one transaction (on the
+engine) or with pipelined confirms (on AMQP), and concludes the receipts. While the broker can't be used it keeps
+trying until each message's deadline. After a fork the child starts with a fresh, empty publisher of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import time
+import uuid
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from busworker import settings
+from busworker.errors import BrokerError, BrokerUnavailable, BusworkerError, PublishFailed
+from busworker.message import Outgoing
+from busworker.receipt import Receipt, conclude
+
+if TYPE_CHECKING:
+    from busworker.broker.session import Session
+    from busworker.bus import Bus
+
+log = logging.getLogger("busworker.publisher")
+
+BATCH = 500
+MAX_PENDING = 10_000
+MAX_PENDING_BYTES = 64 * 1024 * 1024
+RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Pending(msgspec.Struct):
+    """A message in the buffer; `deadline` is monotonic seconds."""
+
+    outgoing: Outgoing
+    receipt: Receipt
+    deadline: float
+
+
+class Publisher:
+    """Publishes messages of one bus from this process.
+
+    Args:
+        url: the broker.
+        deadline: seconds after which a receipt that isn't confirmed has failed.
+    """
+
+    def __init__(self, url: str, deadline: float) -> None:
+        self._url = url
+        self._deadline = deadline
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        # After a fork: the thread is gone and the messages are the parent's to send. The session is left, not closed:
+        # its connection belongs to the parent.
+        self._changed = threading.Condition()
+        self._buffer: deque[Pending] = deque()
+        self._bytes = 0
+        self._in_work = 0
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def publish(self, outgoing: Outgoing, *, immediately: bool = False) -> Receipt:
+        """Takes a message; see `Bus.publish`. `immediately` changes nothing outside an attempt."""
+        outgoing.properties.setdefault("message_id", uuid.uuid4().hex)
+        receipt = Receipt(outgoing.id)
+        pending = Pending(outgoing, receipt, time.monotonic() + self._deadline)
+        with self._changed:
+            if not self._room_for(pending):
+                conclude([receipt], "failed", PublishFailed("the publisher's buffer is full: the broker doesn't keep up"))
+                return receipt
+            self._buffer.append(pending)
+            self._bytes += len(outgoing.body)
+            if self._thread is None:
+                self._start()
+            if len(self._buffer) == 1:
+                self._changed.notify_all()
+        return receipt
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Waits until nothing is pending.
+
+        Raises:
+            TimeoutError: `timeout` seconds were not enough.
+        """
+        with self._changed:
+            if not self._changed.wait_for(self._is_idle, timeout):
+                raise TimeoutError(f"{len(self._buffer) + self._in_work} messages are still not confirmed")
+
+    def close(self) -> None:
+        """Flushes, at most until the last deadline, and ends the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(self._deadline + 5)
+
+    def _room_for(self, pending: Pending) -> bool:
+        def room() -> bool:
+            return not self._buffer or (len(self._buffer) < MAX_PENDING and self._bytes < MAX_PENDING_BYTES)
+
+        return room() or (not _in_event_loop() and self._changed.wait_for(room, pending.deadline - time.monotonic()))
+
+    def _start(self) -> None:
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="busworker publisher", daemon=True)
+        self._thread.start()
+
+    def _is_idle(self) -> bool:
+        return not self._buffer and not self._in_work
+
+    # The thread
+
+    def _run(self) -> None:
+        session: Session | None = None
+        try:
+            while batch := self._next_batch():
+                session = self._send(batch, session)
+        finally:
+            if session is not None:
+                session.close()
+
+    def _next_batch(self) -> list[Pending]:
+        """Waits for messages; an empty batch says that there will be none."""
+        with self._changed:
+            self._in_work = 0
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._buffer or self._closing)
+            batch = [self._buffer.popleft() for _ in range(min(len(self._buffer), BATCH))]
+            self._bytes -= sum(len(pending.outgoing.body) for pending in batch)
+            self._in_work = len(batch)
+            if not batch:
+                self._thread = None
+            return batch
+
+    def _send(self, batch: list[Pending], session: Session | None) -> Session | None:
+        """Sends a batch, trying again until each message's deadline; returns the session to go on with."""
+        tries = 0
+        while batch:
+            session, error = self._attempt(batch, session)
+            if error is None:
+                conclude([pending.receipt for pending in batch], "confirmed")
+                return session
+            if not isinstance(error, BrokerUnavailable):
+                self._fail(batch, error)
+                return session
+            batch = self._without_late(batch, error)
+            tries = min(tries + 1, len(RETRY_DELAYS))
+            time.sleep(RETRY_DELAYS[tries - 1] if batch else 0)
+        return session
+
+    def _attempt(self, batch: list[Pending], session: Session | None) -> tuple[Session | None, BusworkerError | None]:
+        try:
+            if session is None:
+                session = self._connected()
+            session.publish([pending.outgoing for pending in batch])
+        except BusworkerError as error:
+            if session is not None:
+                session.close()
+            return None, error
+        return session, None
+
+    def _connected(self) -> Session:
+        from busworker.broker.session import Session
+
+        session = Session(self._url)
+        session.declare()
+        return session
+
+    def _without_late(self, batch: list[Pending], error: BrokerError) -> list[Pending]:
+        now = time.monotonic()
+        self._fail([pending for pending in batch if pending.deadline <= now], error)
+        return [pending for pending in batch if pending.deadline > now]
+
+    def _fail(self, batch: list[Pending], error: BusworkerError) -> None:
+        if batch:
+            log.error("%d message(s) could not be published: %s", len(batch), error)
+            conclude([pending.receipt for pending in batch], "failed", error)
+
+
+def open_port(bus: Bus) -> Publisher:
+    """The publisher of a bus in this process; flushed when the interpreter exits."""
+    publisher = Publisher(settings.broker_of(bus.broker), bus.publish_deadline)
+    atexit.register(publisher.close)
+    return publisher
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,113 @@
+"""Joins supervisor, consumer and worker, and runs a service until it stops. Its caller is the supervisor.
+
+The entry points are texts, imported in the child after its fork: no process loads what belongs to another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import setproctitle
+
+from busworker import logs, places
+from busworker.declaration import ServiceSpec
+from busworker.errors import AlreadyRunning, ConfigurationError
+from busworker.run_options import StartOptions
+from busworker.supervisor.boards import open_board
+from busworker.supervisor.child import freeze
+from busworker.supervisor.leftovers import warn_of_leftovers
+from busworker.supervisor.main import Supervisor
+from busworker.supervisor.orders import Orders
+from busworker.supervisor.probe import probe
+
+log = logging.getLogger("busworker.supervisor")
+
+CONSUMER_MAIN = "busworker.consumer.main:main"
+WORKER_MAIN = "busworker.worker.main:main"
+PROBE = "busworker.broker.session:probe"
+EMBEDDED = ("filesystem:", "memory:")
+
+
+def supervise(options: StartOptions) -> int:
+    """Runs the service until it has stopped; the exit code of `busworker start`.
+
+    Raises:
+        AlreadyRunning: the same service, broker and instance runs already; nothing was touched.
+        BrokerUnavailable, TopologyMismatch: the embedded store can't be opened. A broker elsewhere is not
+            tried here: its consumers go on trying, and report what trying doesn't help.
+        ConfigurationError: a folder or a scoreboard can't be used, or processes of an earlier run don't go.
+
+    Guarantees:
+        Call it in the main thread of a process that may fork. No child outlives it, whatever ends it.
+    """
+    service = _chosen(options)
+    logs.setup(options.log_level, options.log_format, f"supervisor {service.name}")
+    key = places.instance_key(service.name, options.broker, options.instance)
+    with _only_instance(places.lock_path(key), service.name, options.instance):
+        setproctitle.setproctitle(f"busworker: supervisor {service.name}")
+        if options.preload:
+            warn_of_leftovers()
+        freeze()
+        if options.broker.startswith(EMBEDDED):
+            probe(PROBE, options.broker)
+        return Supervisor(_orders(options, service, key)).run()
+
+
+def _chosen(options: StartOptions) -> ServiceSpec:
+    """What is declared, reduced to the channels that run, each with its number of workers."""
+    spec, workers = options.bus.spec, options.workers
+    channels = (
+        msgspec.structs.replace(channel, processes=workers[channel.name])
+        for channel in spec.channels
+        if channel.name in workers
+    )
+    return ServiceSpec(spec.name, tuple(channels))
+
+
+def _orders(options: StartOptions, service: ServiceSpec, key: str) -> Orders:
+    boards = {
+        channel.name: open_board(places.board_path(key, channel.name), channel.processes)
+        for channel in service.channels
+    }
+    return Orders(
+        service=service,
+        instance=options.instance,
+        broker=options.broker,
+        bus=options.bus if options.preload else None,
+        app=options.app,
+        grace=options.grace,
+        boards=boards,
+        socket=places.socket_path(key),
+        consumer_main=CONSUMER_MAIN,
+        worker_main=WORKER_MAIN,
+    )
+
+
+@contextmanager
+def _only_instance(path: Path, service: str, instance: str) -> Generator[None]:
+    """Holds the instance's lock (flock(2)); children close their copy, so it goes with the supervisor."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"the lock {path} can't be made: {error.strerror}") from error
+    try:
+        _lock(descriptor, service, instance)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, service: str, instance: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise AlreadyRunning(
+            f"service {service} runs already as instance {instance!r} on this broker: "
+            "stop it, or choose another --instance"
+        ) from error

@@ -1,0 +1,34 @@
+"""What `busworker start` hands to `busworker.run`: plain values, so that neither imports the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from busworker.bus import Bus
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """A service to start, with all its settings resolved.
+
+    Attributes:
+        app: where the application is, `module[:attribute]` or `file.py[:attribute]`.
+        bus: the application; without `preload` it holds the declarations only, and no handler that works.
+        broker: the broker's URL, password included.
+        instance: the instance's name.
+        grace: seconds that a drain may take.
+        preload: whether workers share the imported application; else each imports it itself.
+        log_level: `debug`, `info`, `warning` or `error`.
+        log_format: `text` or `json`.
+        workers: the number of workers by channel; only these channels run.
+    """
+
+    app: str
+    bus: Bus
+    broker: str
+    instance: str
+    grace: float
+    preload: bool
+    log_level: str
+    log_format: str
+    workers: dict[str, int]

@@ -1,0 +1,50 @@
+"""What a consumer and a worker are born with: title, role, job and the descriptors they keep."""
+
+from __future__ import annotations
+
+import socket
+from typing import NamedTuple
+
+from busworker.declaration import ChannelSpec
+from busworker.jobs import ConsumerJob, WorkerJob
+from busworker.supervisor.child import Birth
+from busworker.supervisor.orders import Orders
+
+
+class Place(NamedTuple):
+    """Where a worker works: a slot, from 0, of a channel, as its n-th process, from 1."""
+
+    channel: str
+    slot: int
+    incarnation: int
+
+
+def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket) -> Birth:
+    """The birth of a channel's consumer; `link` is its end of the one to the supervisor."""
+    job = ConsumerJob(
+        service=orders.service.name,
+        channel=spec,
+        broker=orders.broker,
+        link=link,
+        board=orders.boards[spec.name].scoreboard,
+        grace=orders.grace,
+    )
+    role = f"consumer {orders.service.name}.{spec.name}"
+    return Birth(f"busworker: {role}", role, orders.consumer_main, job, (link.fileno(),))
+
+
+def worker_birth(orders: Orders, place: Place, link: socket.socket, supervisor: socket.socket) -> Birth:
+    """The birth of a worker; `link` is its end of the one to the consumer."""
+    job = WorkerJob(
+        bus=orders.bus,
+        app=orders.app,
+        channel=place.channel,
+        slot=place.slot,
+        incarnation=place.incarnation,
+        link=link,
+        supervisor=supervisor,
+        board=orders.boards[place.channel].scoreboard,
+    )
+    role = f"worker {orders.service.name}.{place.channel}/{place.slot + 1}"
+    keep = (link.fileno(), supervisor.fileno())
+    return Birth(f"busworker: {role} idle", role, orders.worker_main, job, keep, runs_user_code=True)

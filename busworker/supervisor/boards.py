@@ -1,0 +1,75 @@
+"""Opening a service's scoreboards before any fork, and taking over what a killed tree left there."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from pathlib import Path
+
+from busworker.errors import ConfigurationError
+from busworker.ipc.scoreboard import Owed, Scoreboard
+from busworker.supervisor.orders import Board
+
+log = logging.getLogger("busworker.supervisor")
+
+PATIENCE = 5.0
+"""Seconds for the processes of a killed predecessor to go; they are ended by the kernel, so it is quick."""
+PAUSE = 0.02
+
+
+def open_board(path: Path, slots: int) -> Board:
+    """A pool's scoreboard: locked, empty, its counters at 0; what it said is written down as owed.
+
+    Args:
+        path: its file, made if it isn't there.
+        slots: for how many workers.
+
+    Raises:
+        ConfigurationError: it can't be made, or processes of that pool still live.
+
+    Guarantees:
+        The lock is taken before any fork, so each process of the pool holds it, and whoever gets it knows
+        that none is left. An attempt that was open is in the `Owed` file before its entry is wiped.
+    """
+    scoreboard = Scoreboard(path, slots)
+    descriptor = _locked(path)
+    keys = scoreboard.open_keys()
+    Owed(path).add(keys)
+    scoreboard.wipe()
+    scoreboard.reset_counts()
+    if keys:
+        log.warning(
+            "%s: %d messages were executing or unsettled when the service was killed", path, len(keys)
+        )
+    found = os.fstat(descriptor)
+    return Board(scoreboard, descriptor, (found.st_dev, found.st_ino))
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds the pool's lock.
+
+    It is opened for that alone: a memory map keeps the open file it was made from, lock and all, even after
+        every
+    descriptor is closed (mmap(2), flock(2)). So what a handler forks would hold a lock taken through the
+    scoreboard's own descriptor for as long as it lives.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    until = time.monotonic() + PATIENCE
+    while not _try_lock(descriptor):
+        if time.monotonic() >= until:
+            os.close(descriptor)
+            raise ConfigurationError(
+                f"processes of an earlier run still hold {path}: find them with `fuser {path}` and end them"
+            )
+        time.sleep(PAUSE)
+    return descriptor
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,118 @@
+"""The commands of the control socket, carried out in the supervisor's loop."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from busworker.ipc.control import Request
+from busworker.ipc.frames import CountsTold
+from busworker.supervisor import status
+from busworker.supervisor.crew import Crew
+from busworker.supervisor.orders import Orders
+from busworker.supervisor.server import Client, Server
+from busworker.supervisor.state import Service
+
+log = logging.getLogger("busworker.supervisor")
+
+COUNTS_WITHIN = 0.08
+"""Seconds that consumers have to tell their counts: one that is busy leaves nulls, and status stays quick."""
+MOST_PROCESSES = 1000
+
+
+@dataclass(slots=True)
+class Asked:
+    """A `status` that waits for counts."""
+
+    client: Client
+    until: float
+    missing: set[str]
+    told: dict[str, CountsTold] = field(default_factory=dict[str, CountsTold])
+
+
+class Commands:
+    """What a control request does.
+
+    Args:
+        orders: what the supervisor runs.
+        service: the state; `scale` and `stop` change what is desired in it.
+        crews: the pools' processes, by channel.
+    """
+
+    def __init__(self, orders: Orders, service: Service, crews: Mapping[str, Crew]) -> None:
+        self._orders = orders
+        self._service = service
+        self._crews = crews
+        self._started_at = time.time()
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, Asked] = {}
+        self._server: Server | None = None
+
+    def serve(self, server: Server) -> None:
+        """Answers go out through this server."""
+        self._server = server
+
+    @property
+    def next_due(self) -> float:
+        """When the next `status` is answered whatever is missing; monotonic seconds."""
+        return min((asked.until for asked in self._asked.values()), default=float("inf"))
+
+    def handle(self, client: Client, request: Request) -> None:
+        """Carries out a request; the answer follows at once, but for `status`."""
+        match request.command:
+            case "identify":
+                self._answer(client, status.identity(self._orders, self._service, self._started_at))
+            case "status":
+                self._ask(client)
+            case "scale":
+                self._scale(client, request.arguments)
+            case "stop":
+                log.info("stop was asked for")
+                self._service.drain(time.monotonic())
+                self._answer(client, {"pid": self._orders.pid})
+            case _:
+                self._refuse(client, f"this service knows no command {request.command[:40]!r}", 2)
+
+    def counts(self, channel: str, told: CountsTold) -> None:
+        """A consumer told its counts."""
+        asked = self._asked.get(told.request)
+        if asked is not None and channel in asked.missing:
+            asked.missing.discard(channel)
+            asked.told[channel] = told
+
+    def turn(self, now: float) -> None:
+        """Answers each `status` for which all counts have come, or whose time is over."""
+        for number, asked in list(self._asked.items()):
+            if not asked.missing or now >= asked.until:
+                del self._asked[number]
+                document = status.report(self._orders, self._service, self._started_at, asked.told)
+                self._answer(asked.client, document)
+
+    def _ask(self, client: Client) -> None:
+        number = next(self._numbers)
+        missing = {name for name, crew in self._crews.items() if crew.ask_counts(number)}
+        self._asked[number] = Asked(client, time.monotonic() + COUNTS_WITHIN, missing)
+
+    def _scale(self, client: Client, arguments: Mapping[str, object]) -> None:
+        name, processes = arguments.get("channel"), arguments.get("processes")
+        pool = self._service.pools.get(name) if isinstance(name, str) else None
+        if pool is None:
+            known = ", ".join(self._service.pools)
+            self._refuse(client, f"no channel {name!r} runs here; there are: {known}", 66)
+        elif not isinstance(processes, int) or not 1 <= processes <= MOST_PROCESSES:
+            self._refuse(client, f"a channel has 1 to {MOST_PROCESSES} workers, not {processes!r}", 2)
+        else:
+            log.info("channel %s: %d workers instead of %d", pool.name, processes, pool.desired)
+            pool.desired = processes
+            self._answer(client, {"channel": pool.name, "processes": processes})
+
+    def _answer(self, client: Client, result: object) -> None:
+        if self._server is not None:
+            self._server.answer(client, result)
+
+    def _refuse(self, client: Client, error: str, exit_code: int) -> None:
+        if self._server is not None:
+            self._server.refuse(client, error, exit_code)

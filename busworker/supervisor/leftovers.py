@@ -1,0 +1,54 @@
+"""What an application's import left open that doesn't survive a fork: threads and sockets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from pathlib import Path
+
+log = logging.getLogger("busworker.supervisor")
+
+
+def warn_of_leftovers() -> None:
+    """Names the threads and sockets that are there, before the supervisor opens its own.
+
+    A fork copies no thread, so what one held stays locked in the child; a socket would be closed in it.
+    """
+    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if threads:
+        log.warning(
+            "importing the application started threads, which workers won't have: %s", ", ".join(threads)
+        )
+    sockets = _sockets()
+    if sockets:
+        log.warning(
+            "importing the application opened sockets, which workers won't have: %s", ", ".join(sockets)
+        )
+
+
+def _sockets() -> list[str]:
+    """Sockets that this process made; an inherited one, as from systemd, is inheritable still (PEP 446)."""
+    made = [descriptor for descriptor in _descriptors() if _is_own_socket(descriptor)]
+    return [_name(descriptor) for descriptor in made]
+
+
+def _descriptors() -> list[int]:
+    return sorted(int(entry.name) for entry in Path("/dev/fd").iterdir())
+
+
+def _is_own_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode) and not os.get_inheritable(descriptor)
+    except OSError:  # the listing's own
+        return False
+
+
+def _name(descriptor: int) -> str:
+    import psutil  # 30 ms that a start without leftovers needn't pay
+
+    for connection in psutil.Process().net_connections(kind="all"):
+        if connection.fd == descriptor and connection.raddr:
+            return f"{descriptor} to {connection.raddr}"
+    return str(descriptor)

@@ -1,0 +1,195 @@
+"""The supervisor's loop: one thread, one selector, no broker.
+
+Each turn carries out what the plan says is due, sleeps until the next due time, a signal, a frame or a
+request, and records what has happened. The kernel ties the parent-death signal to the thread that forked, so
+there is only one.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import signal
+import time
+from typing import assert_never
+
+from busworker.ipc import control
+from busworker.supervisor import plan as plans
+from busworker.supervisor.commands import MOST_PROCESSES, Commands
+from busworker.supervisor.crew import Crew
+from busworker.supervisor.orders import Orders
+from busworker.supervisor.plan import Action, plan
+from busworker.supervisor.server import Server
+from busworker.supervisor.signals import Signals
+from busworker.supervisor.state import Pool, Service
+
+log = logging.getLogger("busworker.supervisor")
+
+QUICK_LOOK, SLOW_LOOK = 0.25, 1.0
+"""Seconds between two looks at the scoreboards: while something executes under a limit, and otherwise."""
+LATE = 1.0
+"""Seconds by which a turn may be late before the machine or this process is taken to have been suspended."""
+
+
+class Supervisor:
+    """The process that forks, watches, restarts and kills the others."""
+
+    def __init__(self, orders: Orders) -> None:
+        channels = orders.service.channels
+        self._service = Service(
+            {spec.name: Pool(spec.name, spec.processes) for spec in channels}, orders.grace
+        )
+        self._selector = selectors.DefaultSelector()
+        self._crews: dict[str, Crew] = {}
+        self._commands = Commands(orders, self._service, self._crews)
+        for spec in channels:
+            self._crews[spec.name] = Crew(orders, spec, self._service, self._selector, self._commands.counts)
+        self._signals = Signals()
+        self._server = Server(control.listen(orders.socket), self._selector, self._commands.handle)
+        self._socket = orders.socket
+        self._commands.serve(self._server)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._hear_signals)
+        self._look = min(SLOW_LOOK, max(QUICK_LOOK, _shortest_limit(orders) / 2))
+        self._expected = time.monotonic()
+        self._terminated = False
+        self._told_stop = False
+        self._exit_code: int | None = None
+        self._next_due = self._expected
+
+    def run(self) -> int:
+        """Runs the service until it has stopped; its exit code."""
+        try:
+            while True:
+                self._act()
+                if self._exit_code is not None:
+                    return self._exit_code
+                self._wait()
+        finally:
+            self._close()
+
+    # A turn
+
+    def _act(self) -> None:
+        """Carries out what is due, until nothing is: each action changes what the next plan sees."""
+        while True:
+            now = self._now(0.0)
+            actions, self._next_due = plan(self._service, now)
+            if not actions:
+                break
+            for action in actions:
+                self._carry_out(action)
+            if self._exit_code is not None:
+                break
+        self._tell_stop()
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case plans.StartConsumer(pool):
+                self._crews[pool].start_consumer()
+            case plans.StartWorker(pool, slot):
+                self._crews[pool].start_worker(slot)
+            case plans.RetireWorker(pool, slot):
+                self._crews[pool].retire(slot)
+            case plans.Kill(pool):
+                self._crews[pool].kill(action)
+            case plans.SendDrain(pool):
+                self._crews[pool].drain()
+            case plans.ReadBoard(pool):
+                self._crews[pool].read_board()
+            case plans.Exit(code):
+                self._exit_code = code
+            case _:
+                assert_never(action)
+
+    def _wait(self) -> None:
+        until = min(self._next_due, self._server.next_due, self._commands.next_due)
+        timeout = min(max(until - time.monotonic(), 0.0), self._look_again())
+        events = self._selector.select(timeout)
+        now = self._now(timeout)
+        for key, _ in events:
+            key.data()
+        for crew in self._crews.values():
+            crew.reap()
+            crew.flush()
+        self._observe()
+        self._commands.turn(now)
+        self._server.expire(now)
+
+    def _look_again(self) -> float:
+        limited = any(
+            worker.deadline for pool in self._service.pools.values() for worker in pool.workers.values()
+        )
+        return QUICK_LOOK if limited else self._look
+
+    def _observe(self) -> None:
+        for crew in self._crews.values():
+            crew.observe()
+
+    def _now(self, planned: float) -> float:
+        """The monotonic time. `planned` is how long ago the last call may be.
+
+        CLOCK_MONOTONIC runs on while this process is stopped, or its virtual machine paused. Nobody could
+        work meanwhile, or be told anything, so no deadline counts that time.
+        """
+        now = time.monotonic()
+        late = now - self._expected - planned
+        self._expected = now
+        if late > LATE:
+            log.warning("the supervisor was away for %.1f s: all deadlines move by as much", late)
+            self._observe()
+            self._service.move(late)
+        return now
+
+    # Signals
+
+    def _hear_signals(self) -> None:
+        for number in self._signals.read():
+            self._obey(number)
+
+    def _obey(self, number: int) -> None:
+        now = time.monotonic()
+        match number:
+            case signal.SIGTERM | signal.SIGINT if not self._terminated:
+                self._terminated = True
+                self._service.drain(now)
+            case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT:
+                log.warning("stopping at once")
+                self._service.hurry(now)
+            case signal.SIGTTIN:
+                self._scale_all(1)
+            case signal.SIGTTOU:
+                self._scale_all(-1)
+            case signal.SIGHUP | signal.SIGUSR1:
+                log.warning("%s isn't available yet and is ignored", signal.Signals(number).name)
+            case _:  # SIGCHLD: every turn reaps
+                return
+
+    def _scale_all(self, more: int) -> None:
+        for pool in self._service.pools.values():
+            pool.desired = min(max(1, pool.desired + more), MOST_PROCESSES)
+            log.info("channel %s: %d workers", pool.name, pool.desired)
+
+    def _tell_stop(self) -> None:
+        stop = self._service.stop
+        if stop is not None and not self._told_stop:
+            self._told_stop = True
+            log.info("draining, for up to %g s", max(0.0, stop.workers_at - stop.since))
+
+    def _close(self) -> None:
+        self._server.close()
+        self._socket.unlink(missing_ok=True)
+        self._signals.close()
+        self._selector.close()
+        if self._exit_code is not None:
+            log.info("stopped%s", "" if self._exit_code == 0 else f", exit code {self._exit_code}")
+
+
+def _shortest_limit(orders: Orders) -> float:
+    """The seconds after which a worker may have to be killed at the earliest."""
+    limits = [
+        one.time_limit + one.kill_after
+        for spec in orders.service.channels
+        for one in spec.subscriptions
+        if one.time_limit is not None
+    ]
+    return min(limits, default=float("inf"))

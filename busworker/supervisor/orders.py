@@ -1,0 +1,56 @@
+"""What the supervisor is told to run; made by `busworker.run` once, never changed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from busworker.bus import Bus
+from busworker.declaration import ServiceSpec
+from busworker.ipc.scoreboard import Scoreboard
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A pool's scoreboard.
+
+    Attributes:
+        scoreboard: opened.
+        lock: the descriptor that holds the pool's lock, and nothing else.
+        identity: (st_dev, st_ino) of the file: a child keeps every descriptor of it.
+    """
+
+    scoreboard: Scoreboard
+    lock: int
+    identity: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """A service to run.
+
+    Attributes:
+        service: what is declared, reduced to the channels that run here, each with its number of workers.
+        instance: the instance's name.
+        broker: the broker's URL, password included.
+        bus: the application, for the workers; None: each imports `app` itself.
+        app: where the application is.
+        grace: seconds that a drain may take.
+        boards: a scoreboard for each channel.
+        socket: where the control socket is made.
+        consumer_main: a consumer's entry point, "module:function".
+        worker_main: a worker's entry point.
+    """
+
+    service: ServiceSpec
+    instance: str
+    broker: str
+    bus: Bus | None
+    app: str
+    grace: float
+    boards: dict[str, Board]
+    socket: Path
+    consumer_main: str
+    worker_main: str
+    pid: int = field(default_factory=os.getpid)

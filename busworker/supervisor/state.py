@@ -1,0 +1,235 @@
+"""What the supervisor knows of its service, and how facts change it. Pure: pids and times are arguments.
+
+A pool is one consumer and its workers. Whoever carries out an action of `plan` records it here, and whatever
+is observed (a death, a frame, a deadline) goes in here too; `plan` only reads. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from busworker.ipc.frames import Cause
+
+FIRST_DELAY, LONGEST_DELAY = 0.1, 30.0
+STEADY = 30.0
+"""Seconds after which a process that has done no work is no longer taken for one that fails at its start."""
+CONSUMER_SETTLES = 2.0
+"""Seconds a consumer has, after its workers were killed, to give back what they executed."""
+HURRIED_SETTLES = 0.5
+"""The same after QUIT or a second TERM."""
+CUT_SHORT = 75
+
+
+class Backoff(msgspec.Struct):
+    """Growing delays for processes that die before any work. Deaths during a delay share it."""
+
+    failures: int = 0
+    until: float = 0.0
+
+    def failed(self, now: float) -> None:
+        """One more has died early."""
+        if now >= self.until:
+            self.failures += 1
+            # The exponent is bounded: a channel may fail for weeks, and 2.0 ** 1024 overflows.
+            self.until = now + min(FIRST_DELAY * 2.0 ** min(self.failures - 1, 20), LONGEST_DELAY)
+
+    def worked(self) -> None:
+        """One has done work: the next early death is the first again."""
+        self.failures, self.until = 0, 0.0
+
+
+class Consumer(msgspec.Struct):
+    """A consumer's process that has not been reaped.
+
+    `ready` is what it said last; `counted` is what the scoreboard counted at its fork.
+    """
+
+    pid: int
+    started_at: float
+    counted: tuple[int, int] = (0, 0)
+    ready: bool = False
+    trouble: str = ""
+    draining: bool = False
+    drained: bool = False
+    killed: bool = False
+
+
+class Worker(msgspec.Struct):
+    """A worker's process that has not been reaped.
+
+    `since` is what its slot of the scoreboard said at the fork: another value says that it has begun a
+    message. `number` and `deadline` were last seen there; `moved` is by how much that deadline counts later.
+    """
+
+    slot: int
+    incarnation: int
+    pid: int
+    started_at: float
+    since: float = 0.0
+    started: bool = False
+    retiring: bool = False
+    finishing_at: float | None = None
+    killed: Cause | None = None
+    killed_number: int = 0
+    details: str = ""
+    number: int = 0
+    deadline: float = 0.0
+    moved: float = 0.0
+
+    def observe(self, number: int, deadline: float) -> None:
+        """What its slot says now; `moved` belongs to one message."""
+        if number != self.number:
+            self.moved = 0.0
+        self.number, self.deadline = number, deadline
+
+    def move(self, late: float) -> None:
+        """The supervisor was away for so long: nothing may be held against the worker for that time."""
+        self.started_at += late
+        self.moved += late
+        if self.finishing_at is not None:
+            self.finishing_at += late
+
+
+class Stop(msgspec.Struct):
+    """A stop that has begun: when workers that are left are killed, and when consumers."""
+
+    since: float
+    workers_at: float
+    consumers_at: float
+
+
+class Pool(msgspec.Struct):
+    """A channel's consumer and workers.
+
+    Attributes:
+        desired: how many workers there should be, in the slots from 0.
+        ever_ready: a consumer of it was ready once, so what it is told to do can be done.
+        unread: a consumer died in disorder and the scoreboard has not been read since.
+        spared: (slot, number) of messages whose worker was killed to stop it: never to be charged.
+        due: from when on a slot may have a new worker.
+    """
+
+    name: str
+    desired: int
+    consumer: Consumer | None = None
+    workers: dict[int, Worker] = {}
+    incarnations: dict[int, int] = {}
+    ever_ready: bool = False
+    unread: bool = False
+    spared: list[tuple[int, int]] = []
+    due: dict[int, float] = {}
+    consumer_backoff: Backoff = msgspec.field(default_factory=Backoff)
+    worker_backoff: Backoff = msgspec.field(default_factory=Backoff)
+
+    @property
+    def complete(self) -> bool:
+        """Whether its consumer fetches and every desired worker is up."""
+        up = [slot for slot, worker in self.workers.items() if worker.started and slot < self.desired]
+        return self.consumer is not None and self.consumer.ready and len(up) == self.desired
+
+    @property
+    def empty(self) -> bool:
+        """Whether no process of it is left and nothing remains to be written down."""
+        return self.consumer is None and not self.workers and not self.unread
+
+    def consumer_started(self, pid: int, now: float, counted: tuple[int, int] = (0, 0)) -> Consumer:
+        """A consumer was forked."""
+        self.consumer = Consumer(pid, now, counted)
+        return self.consumer
+
+    def consumer_gone(self, now: float, *, worked: bool) -> Consumer | None:
+        """The consumer was reaped; returns it. Unless it had drained its workers go with it."""
+        consumer, self.consumer = self.consumer, None
+        if consumer is None:
+            return None
+        self.unread = not consumer.drained
+        self._judge(self.consumer_backoff, now, consumer.started_at, worked=worked)
+        return consumer
+
+    def consumer_ready(self, consumer: Consumer) -> None:
+        """The consumer fetches from every subscription."""
+        consumer.ready = self.ever_ready = True
+        consumer.trouble = ""
+
+    def consumer_failed_to_start(self, now: float) -> None:
+        """The fork was refused."""
+        self.consumer_backoff.failed(now)
+
+    def next_incarnation(self, slot: int) -> int:
+        """The incarnation that the slot's next worker will have."""
+        return self.incarnations.get(slot, 0) + 1
+
+    def worker_started(self, slot: int, pid: int, now: float, since: float = 0.0) -> Worker:
+        """A worker was forked."""
+        self.incarnations[slot] = incarnation = self.next_incarnation(slot)
+        self.workers[slot] = worker = Worker(slot, incarnation, pid, now, since)
+        return worker
+
+    def worker_gone(self, slot: int, now: float, *, worked: bool, number: int = 0) -> Worker:
+        """A worker was reaped; returns it. `number` is the message it still executed, 0 for none."""
+        worker = self.workers.pop(slot)
+        self.due.pop(slot, None)
+        if worker.killed == "stopped" and number:
+            self.spared.append((slot, number))
+        if self.consumer is not None and worker.killed != "stopped" and not worker.retiring:
+            self._judge(self.worker_backoff, now, worker.started_at, worked=worked)
+            self.due[slot] = self.worker_backoff.until
+        return worker
+
+    def worker_failed_to_start(self, slot: int, now: float) -> None:
+        """The fork was refused."""
+        self.worker_backoff.failed(now)
+        self.due[slot] = self.worker_backoff.until
+
+    def board_read(self) -> None:
+        """What is owed has been written down, and the scoreboard is empty."""
+        self.unread = False
+        self.spared = []
+
+    def _judge(self, backoff: Backoff, now: float, started_at: float, *, worked: bool) -> None:
+        if worked or now - started_at >= STEADY:
+            backoff.worked()
+        if not worked:
+            backoff.failed(now)
+
+
+class Service(msgspec.Struct):
+    """All pools of a service, and whether it runs or stops."""
+
+    pools: dict[str, Pool]
+    grace: float
+    stop: Stop | None = None
+    exit_code: int = 0
+
+    def drain(self, now: float) -> None:
+        """Begins an orderly stop; once it has begun nothing changes."""
+        if self.stop is None:
+            until = now + self.grace
+            self.stop = Stop(now, until, until + CONSUMER_SETTLES)
+
+    def hurry(self, now: float) -> None:
+        """Stops at once: consumers may only give back what their workers executed."""
+        self.drain(now)
+        if self.stop is not None:
+            self.stop.workers_at = min(self.stop.workers_at, now)
+            self.stop.consumers_at = min(self.stop.consumers_at, now + HURRIED_SETTLES)
+        self.cut_short()
+
+    def fail(self, exit_code: int, now: float) -> None:
+        """Stops because going on is no use; the first reason gives the exit code."""
+        if self.stop is None:
+            self.exit_code = exit_code
+        self.drain(now)
+
+    def cut_short(self) -> None:
+        """Something had to be stopped by force."""
+        self.exit_code = self.exit_code or CUT_SHORT
+
+    def move(self, late: float) -> None:
+        """The loop was late by so many seconds (suspended, SIGSTOP): all deadlines move by as much."""
+        for pool in self.pools.values():
+            for worker in pool.workers.values():
+                worker.move(late)
+        if self.stop is not None:
+            self.stop.workers_at += late
+            self.stop.consumers_at += late

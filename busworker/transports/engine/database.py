@@ -1,0 +1,142 @@
+"""One connection to the store's SQLite file: opened when first needed, once a process; reads and write transactions."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apsw
+
+from busworker.transports.engine import folder, lock, schema
+from busworker.transports.engine.failures import RETRY_IN_PLACE, translated
+from busworker.transports.engine.location import Location
+
+BUSY_TIMEOUT_MS = 5000
+"""How long SQLite waits for a lock of somebody who doesn't queue at ours, such as a person with a shell."""
+
+Row = tuple["apsw.SQLiteValue", ...]
+
+_SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
+
+
+class Database:
+    """A connection to one store.
+
+    Guarantees: not used over a fork: a child opens its own and leaves the parent's, neither using nor closing it
+    (https://www.sqlite.org/howtocorrupt.html, section 2.6). Several may be open in one process.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.path = location.database
+        self._durable = _SYNCHRONOUS[location.durability]
+        self._lock = lock.of(location.folder / "lock")
+        self._connection: apsw.Connection | None = None
+        self._pid = 0
+        self._synchronous = ""
+
+    def read(self, sql: str, bindings: apsw.Bindings = ()) -> list[Row]:
+        """The rows of a query, in a read transaction that has ended when this returns.
+
+        Raises:
+            BrokerUnavailable: the store can't be read now.
+        """
+        with translated(self.path):
+            return self._open().execute(sql, bindings).fetchall()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[apsw.Connection]:
+        """A read transaction: every query in the block sees the same state. Keep it short.
+
+        Raises:
+            BrokerUnavailable: the store can't be read now.
+        """
+        with translated(self.path):
+            connection = self._open()
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def write(self, *, durable: bool) -> Iterator[apsw.Connection]:
+        """A write transaction, committed at the end of the block, rolled back if the block raises.
+
+        Args:
+            durable: whether it survives a power cut once the block has ended. If not, it survives any crash of a
+                process, and no later transaction survives a power cut without it (both are in one log).
+
+        Raises:
+            BrokerUnavailable: nothing was done.
+        """
+        with translated(self.path):
+            self._lock.acquire()
+            try:
+                yield from self._transaction(self._durable if durable or self._durable == "OFF" else "NORMAL")
+            except apsw.Error as error:
+                if not isinstance(error, RETRY_IN_PLACE):
+                    self.close()
+                raise
+            finally:
+                self._lock.release()
+
+    def close(self) -> None:
+        """Closes the connection, if it is this process's; the next use opens it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None and self._pid == os.getpid():
+            connection.close()
+
+    def _transaction(self, synchronous: str) -> Iterator[apsw.Connection]:
+        connection = self._open(locked=True)
+        if synchronous != self._synchronous:
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+            self._synchronous = synchronous
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _open(self, *, locked: bool = False) -> apsw.Connection:
+        if self._connection is not None:
+            if self._pid == os.getpid():
+                return self._connection
+            _leave_for_ever(self._connection)
+        self._pid = os.getpid()
+        if locked:
+            self._connection = self._connect()
+        else:
+            self._lock.acquire()
+            try:
+                self._connection = self._connect()
+            finally:
+                self._lock.release()
+        return self._connection
+
+    def _connect(self) -> apsw.Connection:
+        folder.create(self.path)
+        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            schema.ensure(connection, self.path)
+            connection.execute("PRAGMA journal_size_limit = 67108864; PRAGMA mmap_size = 268435456").fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        self._synchronous = ""
+        return connection
+
+
+def _leave_for_ever(connection: apsw.Connection) -> None:
+    # A reference that is never given back: not even the end of the interpreter closes the parent's connection here.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def version() -> str:
+    """The version of SQLite."""
+    return apsw.sqlite_lib_version()

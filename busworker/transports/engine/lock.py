@@ -1,0 +1,104 @@
+"""The lock on which the writers of a store queue, before SQLite's own.
+
+SQLite's waiters sleep up to 100 ms between two tries, so that one of eight processes waited up to 630 ms; behind this
+lock it was 25 ms. It is a POSIX lock (fcntl(2), F_SETLK), because a flock or an OFD lock is inherited by a fork. Two
+rules follow: it excludes only processes, so a thread lock goes before it; and it is lost when *any* descriptor of the
+file is closed, so a process has one descriptor for a store, which it never closes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from pathlib import Path
+
+from busworker.errors import BrokerUnavailable
+from busworker.transports.engine import folder
+
+PATIENCE = 5.0
+"""Seconds after which a writer gives up: somebody was stopped inside a transaction, or the disk hangs."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.000_1, 0.001
+
+
+class WriteLock:
+    """One store's lock in this process; get it from `of`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._threads = threading.Lock()
+
+    def acquire(self) -> None:
+        """Waits for the lock, at most `PATIENCE` seconds.
+
+        Raises:
+            BrokerUnavailable: it didn't get it.
+            OSError: the file can't be opened.
+        """
+        deadline = time.monotonic() + PATIENCE
+        if not self._threads.acquire(timeout=PATIENCE):
+            raise self._busy()
+        try:
+            self._lock_file(deadline)
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def release(self) -> None:
+        """Lets the next one in."""
+        if self._descriptor is not None:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        self._threads.release()
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: nothing is held, and descriptor numbers may get another meaning."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
+        self._threads = threading.Lock()
+
+    def _lock_file(self, deadline: float) -> None:
+        if self._descriptor is None:
+            self._descriptor = folder.open_file(self._path)
+        pause = _FIRST_PAUSE
+        while not _try(self._descriptor):
+            # F_SETLKW would be fairer, but a wait in it can't be bounded; SQLite polls too where it has time-outs.
+            if time.monotonic() > deadline:
+                raise self._busy()
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _busy(self) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"store {self._path.parent} is busy: a process has held its lock for {PATIENCE:g} s; look for one that is "
+            "stopped, or a disk that hangs"
+        )
+
+
+def of(path: Path) -> WriteLock:
+    """The lock of the store whose lock file this is: the same object for every connection of the process."""
+    with _registry:
+        return _locks.setdefault(path.parent.resolve() / path.name, WriteLock(path))
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _renew_after_fork() -> None:
+    global _registry  # noqa: PLW0603  a lock that another thread held at the fork is never released in the child
+    _registry = threading.Lock()
+    for lock in _locks.values():
+        lock.renew_after_fork()
+
+
+_locks: dict[Path, WriteLock] = {}
+_registry = threading.Lock()
+os.register_at_fork(after_in_child=_renew_after_fork)

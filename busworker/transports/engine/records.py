@@ -1,0 +1,88 @@
+"""The values that go in and out of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from busworker.errors import ConfigurationError
+
+Arguments = Mapping[str, object]
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """A message to publish. `properties` is encoded by `codec`; `expiration` is in milliseconds."""
+
+    exchange: str
+    routing_key: str
+    properties: bytes
+    body: bytes
+    expiration: int | None = None
+    mandatory: bool = False
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A message of a queue. `seq` is its name in the store and its place in the queue."""
+
+    queue: str
+    seq: int
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    properties: bytes
+    body: bytes
+
+
+class Batch(msgspec.Struct):
+    """What one transaction does: publishes, and settlements of claimed messages by `seq`."""
+
+    publishes: list[Outgoing] = []
+    acknowledged: list[int] = []
+    requeued: list[int] = []
+    rejected: list[int] = []
+
+
+class QueueRecord(msgspec.Struct, frozen=True):
+    """A queue as declared. `ttl` is in milliseconds; None means that the argument isn't there."""
+
+    id: int
+    name: str
+    auto_delete: bool
+    arguments: dict[str, object]
+    ttl: int | None = None
+    max_length: int | None = None
+    dead_letter_exchange: str | None = None
+    dead_letter_key: str | None = None
+
+
+def queue_record(number: int, name: str, auto_delete: bool, arguments: dict[str, object]) -> QueueRecord:
+    """A queue from its name and arguments (RabbitMQ, "Time-To-Live", "Queue Length Limit", "Dead Letter Exchanges").
+
+    Raises:
+        ConfigurationError: an argument has a wrong type or is out of range.
+    """
+    return QueueRecord(
+        number,
+        name,
+        auto_delete,
+        arguments,
+        ttl=_count(name, arguments, "x-message-ttl"),
+        max_length=_count(name, arguments, "x-max-length"),
+        dead_letter_exchange=_text(name, arguments, "x-dead-letter-exchange"),
+        dead_letter_key=_text(name, arguments, "x-dead-letter-routing-key"),
+    )
+
+
+def _count(queue: str, arguments: Arguments, key: str) -> int | None:
+    value = arguments.get(key)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ConfigurationError(f"queue {queue!r}: {key}={value!r} must be a whole number from 0 up")
+
+
+def _text(queue: str, arguments: Arguments, key: str) -> str | None:
+    value = arguments.get(key)
+    if value is None or isinstance(value, str):
+        return value
+    raise ConfigurationError(f"queue {queue!r}: {key}={value!r} must be a string")

@@ -1,0 +1,76 @@
+"""The tables of the store, and the making of an empty one.
+
+A message is written once and never updated: what can be claimed, is claimed, or expires stands in small tables of
+their own, so that a claim rewrites no body and costs the same whatever the backlog.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+
+from busworker.errors import BrokerUnavailable
+
+VERSION = 1
+
+_TABLES = """
+CREATE TABLE store(id INTEGER PRIMARY KEY CHECK (id = 1), topology INTEGER NOT NULL, next_seq INTEGER NOT NULL);
+INSERT INTO store VALUES (1, 1, 1);
+CREATE TABLE exchange(name TEXT PRIMARY KEY, type TEXT NOT NULL, arguments BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE queue(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    auto_delete INTEGER NOT NULL,
+    arguments BLOB NOT NULL
+);
+CREATE TABLE binding(
+    exchange TEXT NOT NULL,
+    routing_key TEXT NOT NULL,
+    queue INTEGER NOT NULL,
+    PRIMARY KEY (exchange, routing_key, queue)
+) WITHOUT ROWID;
+-- Counters, one update a transaction: ready messages, and those dropped by x-max-length.
+CREATE TABLE depth(queue INTEGER PRIMARY KEY, ready INTEGER NOT NULL, dropped INTEGER NOT NULL);
+CREATE TABLE message(
+    seq INTEGER PRIMARY KEY,
+    queue INTEGER NOT NULL,
+    exchange TEXT NOT NULL,
+    routing_key TEXT NOT NULL,
+    expires INTEGER,
+    properties BLOB NOT NULL,
+    body BLOB NOT NULL
+);
+-- Counting who waits in a queue with a TTL: the retry queues. Other messages don't pay for it.
+CREATE INDEX waiting ON message(queue, routing_key) WHERE expires IS NOT NULL;
+CREATE TABLE ready(
+    queue INTEGER NOT NULL, seq INTEGER NOT NULL, redelivered INTEGER NOT NULL, PRIMARY KEY (queue, seq)
+) WITHOUT ROWID;
+CREATE TABLE claimed(
+    claimer INTEGER NOT NULL, seq INTEGER NOT NULL, queue INTEGER NOT NULL, PRIMARY KEY (claimer, seq)
+) WITHOUT ROWID;
+-- Ready messages that expire, by their due time in milliseconds of the epoch.
+CREATE TABLE expiry(due INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (due, seq)) WITHOUT ROWID;
+-- Who claims: a file whose flock lives as long as the claimer. Inside the folder by a relative path.
+CREATE TABLE claimer(id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE);
+-- Who wants to be woken when a queue gets messages: the name of a FIFO.
+CREATE TABLE listener(queue INTEGER NOT NULL, fifo TEXT NOT NULL, PRIMARY KEY (queue, fifo)) WITHOUT ROWID;
+"""
+
+
+def ensure(connection: apsw.Connection, path: Path) -> None:
+    """Makes the tables in an empty database. Call it under the write lock.
+
+    Raises:
+        BrokerUnavailable: the database is of a newer version, or not ours.
+    """
+    version = connection.pragma("user_version")
+    if version == VERSION:
+        return
+    if version != 0 or connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+        raise BrokerUnavailable(
+            f"store {path} has schema {version}, this busworker knows {VERSION}: upgrade busworker, or choose another folder"
+        )
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT")

@@ -1,0 +1,65 @@
+"""Clearing up after processes that died: their claims come back, their FIFOs and files go.
+
+Whoever opens the store does it, and whoever waits for messages does it every few seconds. Each look is a read; the
+write lock is taken only if there is something to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from busworker.transports.engine import claimfile, topology, wakeup
+from busworker.transports.engine.cells import integer, text
+from busworker.transports.engine.claims import give_back_all
+from busworker.transports.engine.database import Database
+from busworker.transports.engine.transaction import Transaction
+
+
+def abandoned(database: Database, store: Path, queues: Iterable[str] | None) -> list[str]:
+    """Names of claimers whose process is dead.
+
+    Args:
+        database: the store's.
+        store: its folder.
+        queues: those with a claim file elsewhere which have claims on one of these; None: those with one in the store.
+    """
+    if queues is None:
+        names = [text(row[0]) for row in database.read("SELECT path FROM claimer")]
+        return [name for name in names if claimfile.is_ours(name) and claimfile.is_abandoned(store / name)]
+    query = (
+        "SELECT path FROM claimer WHERE id IN (SELECT claimer FROM claimed WHERE queue = "
+        "(SELECT id FROM queue WHERE name = ?))"
+    )
+    found = {text(row[0]) for queue in queues for row in database.read(query, (queue,))}
+    return [name for name in sorted(found) if not claimfile.is_ours(name) and claimfile.is_abandoned(store / name)]
+
+
+def release(tx: Transaction, store: Path, name: str) -> None:
+    """Makes a dead claimer's messages ready again, and forgets it."""
+    give_back_all(tx, name)
+    if claimfile.is_ours(name):
+        (store / name).unlink(missing_ok=True)
+
+
+def deaf(database: Database, store: Path) -> list[str]:
+    """Names of FIFOs that nobody reads any more."""
+    names = [text(row[0]) for row in database.read("SELECT DISTINCT fifo FROM listener")]
+    return [name for name in names if wakeup.is_dead(store / name)]
+
+
+def forget_listener(tx: Transaction, store: Path, fifo: str) -> None:
+    """Removes a listener everywhere; an auto-delete queue goes with its last one (AMQP 0-9-1, queue.declare)."""
+    rows = tx.connection.execute("DELETE FROM listener WHERE fifo = ? RETURNING queue", (fifo,)).fetchall()
+    for row in rows:
+        delete_if_unused(tx, integer(row[0]))
+    (store / fifo).unlink(missing_ok=True)
+
+
+def delete_if_unused(tx: Transaction, queue: int) -> None:
+    """Deletes an auto-delete queue without listeners."""
+    record = tx.topology.queues_by_id.get(queue)
+    if record is None or not record.auto_delete:
+        return
+    if not tx.connection.execute("SELECT 1 FROM listener WHERE queue = ?", (queue,)).fetchall():
+        topology.delete_queue(tx.connection, record)

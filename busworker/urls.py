@@ -1,0 +1,51 @@
+"""Broker URLs without their secrets: for logs and errors, and to tell two buses apart. Imports no kombu."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import SplitResult, unquote, urlsplit
+
+_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://[^\s/:@;]*):([^\s;]*)@", re.IGNORECASE)
+_PARAMETER = re.compile(r"([?&][^=&\s]*(?:password|passwd|secret|token)[^=&\s]*=)[^&;\s]*", re.IGNORECASE)
+_PORTS = {"amqp": 5672, "amqps": 5671}
+
+
+def hide_password(text: str) -> str:
+    """The text with every password in its URLs shown as `***`.
+
+    Args:
+        text: one URL, several with `;` between, or any text that may hold some.
+
+    Guarantees:
+        It hides too much rather than too little: a password with a raw `/` or `@`, which no URL may have, is
+        hidden up to the last `@`.
+    """
+    return _PARAMETER.sub(r"\1***", _USERINFO.sub(r"\1:***@", text))
+
+
+def bus_identity(url: str) -> str:
+    """A text that is the same for URLs of one bus, without user, password and options.
+
+    Guarantees:
+        `bus_identity(hide_password(url)) == bus_identity(url)`. Whatever the text, it never raises.
+    """
+    return ";".join(sorted({_identity(part.strip()) for part in url.split(";") if part.strip()}))
+
+
+def _identity(url: str) -> str:
+    hidden = hide_password(url)  # so that both spellings, hidden or not, are split at the same places
+    try:
+        parts = urlsplit(hidden)
+        port = parts.port
+    except ValueError:
+        return hidden.partition("?")[0]
+    if parts.scheme == "filesystem":
+        return f"filesystem://{os.path.realpath(unquote(parts.path))}"
+    if parts.scheme == "memory":
+        return f"memory://{parts.netloc or parts.path or 'default'}"
+    return f"{parts.scheme}://{_server(parts, port)}/{unquote(parts.path[1:]) or '/'}"
+
+
+def _server(parts: SplitResult, port: int | None) -> str:
+    return f"{parts.hostname or 'localhost'}:{port or _PORTS.get(parts.scheme, 0)}"

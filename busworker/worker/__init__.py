@@ -1,0 +1,1 @@
+"""The worker: the process that runs handlers. It holds no broker connection."""

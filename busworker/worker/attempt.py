@@ -1,0 +1,193 @@
+"""One handler call under its limits, turned into an outcome. Whatever the handler does, this returns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from typing import Any, cast
+
+from busworker import outcome as how
+from busworker.bus import Around, Bus, Subscription
+from busworker.copies import cut
+from busworker.errors import DecodeError, Reject, Retry, TimeLimitExceeded
+from busworker.ipc.frames import Handout
+from busworker.message import Message, own_headers_removed, utc
+from busworker.outcome import Error, Outcome
+from busworker.worker.limit import SoftLimit
+from busworker.worker.port import Attempt, current
+
+TRACEBACK_LIMIT = 16_000
+MESSAGE_LIMIT = 4_000
+
+
+class Runner:
+    """Runs the attempts of one channel's worker.
+
+    Args:
+        bus: the application.
+        channel: the channel's name.
+        set_deadline: tells the supervisor how many seconds from now the worker is killed; None: never.
+    """
+
+    def __init__(self, bus: Bus, channel: str, set_deadline: Callable[[float | None], None]) -> None:
+        self._hooks = bus.around_hooks
+        self._subscriptions = bus.channels[channel].subscriptions
+        self._name = f"{bus.name}.{channel}"
+        self._set_deadline = set_deadline
+        self._limit = SoftLimit()
+        self._loop = Loop()
+
+    def run(self, handout: Handout) -> Outcome:
+        """The outcome of one attempt."""
+        subscription = self._subscriptions[handout.subscription]
+        try:
+            event: object = subscription.codec.decode(handout.body)
+        except DecodeError as error:
+            return how.Invalid(Error("DecodeError", clean(str(error), MESSAGE_LIMIT)))
+        attempt = Attempt(self._message(handout, subscription), f"{subscription.spec.topic}/{self._name}")
+        outcome = self._outcome(subscription, event, attempt)
+        attempt.end(failed=not isinstance(outcome, how.Returned))
+        return outcome
+
+    def run_hook(self, hook: Callable[[], object]) -> None:
+        """Runs a start or stop hook, plain or async."""
+        result = hook()
+        if inspect.isawaitable(result):
+            self._loop.run(cast("Awaitable[object]", result))
+
+    def close(self) -> None:
+        """Ends the event loop, if there was one."""
+        self._loop.close()
+
+    def _message(self, handout: Handout, subscription: Subscription) -> Message:
+        spec = subscription.spec
+        limit = spec.time_limit
+
+        def extend(seconds: float) -> None:
+            self._limit.start(seconds)
+            self._set_deadline(seconds + spec.kill_after)
+
+        return Message(
+            id=handout.id,
+            topic=handout.topic,
+            channel=self._name,
+            attempt=handout.attempt,
+            max_attempts=spec.max_attempts,
+            published_at=utc(handout.published_at),
+            correlation_id=handout.correlation_id,
+            headers=own_headers_removed(handout.headers),
+            body=handout.body,
+            _extend=None if limit is None else extend,
+        )
+
+    def _outcome(self, subscription: Subscription, event: object, attempt: Attempt) -> Outcome:
+        try:
+            try:
+                if subscription.spec.time_limit is not None:
+                    self._set_deadline(subscription.spec.time_limit + subscription.spec.kill_after)
+                self._limit.start(subscription.spec.time_limit)
+                contextvars.copy_context().run(self._call, subscription, event, attempt)
+            finally:
+                self._limit.stop()
+        except BaseException as error:  # noqa: BLE001  one handler call with its hooks: whatever it raised is its outcome
+            return failure(error, subscription.dead_on)
+        return how.Returned(tuple(attempt.outgoing))
+
+    def _call(self, subscription: Subscription, event: object, attempt: Attempt) -> None:
+        current.set(attempt)
+        arguments = (event, attempt.message) if subscription.wants_message else (event,)
+        if subscription.is_async or any(inspect.isasyncgenfunction(hook) for hook in self._hooks):
+            self._loop.run(self._call_async(subscription, arguments, attempt.message))
+            return
+        with ExitStack() as stack:
+            for hook in self._hooks:
+                stack.enter_context(_around(hook, attempt.message))
+            subscription.handler(*arguments)
+
+    async def _call_async(self, subscription: Subscription, arguments: tuple[object, ...], message: Message) -> None:
+        async with AsyncExitStack() as stack:
+            for hook in self._hooks:
+                if inspect.isasyncgenfunction(hook):
+                    await stack.enter_async_context(asynccontextmanager(hook)(message))
+                else:
+                    stack.enter_context(_around(hook, message))
+            result = subscription.handler(*arguments)
+            if inspect.isawaitable(result):
+                await result
+
+
+class Loop:
+    """An event loop that lives as long as nothing breaks it: a limit or an exit leaves tasks behind."""
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+
+    def run(self, awaitable: Awaitable[object]) -> None:
+        """Runs it to its end, in the context of the caller."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        try:
+            self._runner.run(_awaited(awaitable), context=contextvars.copy_context())
+        except Exception:
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Cancels what is left and closes."""
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            runner.close()
+
+
+def failure(error: BaseException, dead_on: tuple[type[BaseException], ...]) -> Outcome:
+    """The outcome of what a handler raised."""
+    told = described(error)
+    match error:
+        case Reject():
+            return how.Rejected(told)
+        case TimeLimitExceeded():
+            return how.TimedOut(told)
+        case _ if isinstance(error, dead_on):
+            return how.Rejected(told, "exception")
+        case Retry():
+            return how.Raised(told, error.after)
+        case _:
+            return how.Raised(told)
+
+
+def described(error: BaseException) -> Error:
+    """What a dead letter tells of an exception; bounded, and never raising whatever its `str` does."""
+    return Error(clean(type(error).__name__, 200), _text(error), clean(_stack(error), TRACEBACK_LIMIT))
+
+
+def clean(text: str, limit: int) -> str:
+    """The text, bounded, without the lone surrogates that no encoding takes."""
+    return cut(text, limit).encode("utf-8", "replace").decode()
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return clean(str(error), MESSAGE_LIMIT)
+    except Exception as broken:  # noqa: BLE001  its __str__ is the handler's code as well
+        return f"(its text can't be had: {type(broken).__name__})"
+
+
+def _stack(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error, limit=-50))
+    except Exception as broken:  # noqa: BLE001  formatting calls the handler's __str__ and __repr__
+        return f"(its traceback can't be had: {type(broken).__name__})"
+
+
+def _around(hook: Around, message: Message) -> Any:
+    return contextmanager(cast("Any", hook))(message)
+
+
+async def _awaited(awaitable: Awaitable[object]) -> object:
+    return await awaitable

@@ -1,0 +1,102 @@
+"""A worker's end of the link to its consumer, shared by the threads of its process.
+
+Whoever waits reads for all: the main thread for the next message, or another thread for the answer to what it
+published. Only one reads at a time, and what it reads for others it leaves where they look.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from busworker.errors import ProtocolError
+from busworker.ipc import frames
+from busworker.ipc.link import Link
+from busworker.message import Outgoing
+
+
+class Mailbox:
+    """The link with its readers."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._changed = threading.Condition()
+        self._writing = threading.Lock()
+        self._reading = False
+        self._orders: deque[frames.Handout | frames.Finish] = deque()
+        self._answers: dict[int, str | None] = {}
+        self._requests = itertools.count(1)
+        self._pid = os.getpid()
+
+    def next_order(self) -> frames.Handout | frames.Finish | None:
+        """Waits for the next message, or the word to finish; None: the consumer is gone."""
+        while not self._orders:
+            if not self._read(lambda: bool(self._orders), None):
+                return None
+        return self._orders.popleft()
+
+    def send(self, frame: frames.Frame) -> None:
+        """Sends a frame whole; never from a process that a handler forked.
+
+        Raises:
+            ProtocolError: it is too long or can't be encoded; nothing was sent.
+        """
+        if os.getpid() != self._pid:
+            os._exit(1)
+        with self._writing:
+            self._link.send(frame)
+
+    def publish(self, outgoing: list[Outgoing], timeout: float) -> str | None:
+        """Has the consumer publish messages now.
+
+        Returns:
+            None when all are stored, else why not.
+
+        Raises:
+            TimeoutError: no answer came within `timeout` seconds; they may be stored.
+        """
+        request = next(self._requests)
+        self.send(frames.PublishNow(request, outgoing))
+        deadline = time.monotonic() + timeout
+        while request not in self._answers:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the consumer hasn't confirmed the message in time")
+            if not self._read(lambda: request in self._answers, left):
+                return "the consumer is gone"
+        return self._answers.pop(request)
+
+    def _read(self, enough: Callable[[], bool], timeout: float | None) -> bool:
+        """Reads once, or waits while another thread reads; False when the other side is gone."""
+        with self._changed:
+            if self._reading:
+                self._changed.wait(timeout)
+                return not self._link.closed
+            if enough():
+                return True
+            self._reading = True
+        arrived: list[frames.Frame] = []
+        try:
+            if timeout is None or select.select([self._link], [], [], timeout)[0]:
+                arrived = self._link.receive()
+        finally:
+            with self._changed:
+                self._sort(arrived)
+                self._reading = False
+                self._changed.notify_all()
+        return not self._link.closed or bool(self._orders)
+
+    def _sort(self, arrived: list[frames.Frame]) -> None:
+        for frame in arrived:
+            match frame:
+                case frames.Handout() | frames.Finish():
+                    self._orders.append(frame)
+                case frames.Published(request, error):
+                    self._answers[request] = error
+                case _:
+                    raise ProtocolError(f"the consumer sent {type(frame).__name__}")

@@ -1,0 +1,120 @@
+"""The fixtures that every test may ask for, and the check that none leaves anything running."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import Command
+from tests.support.home import Home
+from tests.support.leftovers import Leftovers
+from tests.support.rabbitmq import Missing, Node, ensure_installed
+from tests.support.rabbitmq_keeper import Keeper, RabbitMQ
+
+KEEPER = pytest.StashKey[Keeper]()
+RUN = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given: dict[str, str] | None = getattr(config, "workerinput", None)
+    if given is not None:
+        config.stash[RUN] = Path(given["run"])
+        return
+    config.stash[RUN] = Path(tempfile.mkdtemp(prefix="bw-run-", dir="/tmp"))
+    config.stash[KEEPER] = Keeper(config.stash[RUN])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["run"] = str(node.config.stash[RUN])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if why := config.stash[KEEPER].missing:
+        terminalreporter.section("NO AMQP TEST WAS RUN", sep="!", red=True, bold=True)
+        terminalreporter.line(why)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if KEEPER in config.stash:
+        config.stash[KEEPER].close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Fails a test that leaves a thread or a child process."""
+    before = Leftovers()
+    yield
+    before.check()
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """Folders and an environment of the test's own, for the processes it starts."""
+    home = Home.create()
+    yield home
+    home.remove()
+
+
+@pytest.fixture
+def command(home: Home) -> Iterator[Command]:
+    """Runs and starts the installed `busworker`. Fails a test whose processes outlive their supervisor."""
+    command = Command(home)
+    yield command
+    command.close()
+
+
+@pytest.fixture(params=["filesystem", "memory"])
+def broker_url(request: pytest.FixtureRequest, home: Home) -> Iterator[str]:
+    """An embedded bus of the test's own."""
+    if request.param == "filesystem":
+        yield f"filesystem://{home.path}/bus"
+        return
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield f"memory://{name}"
+    for root in (Path("/dev/shm"), Path(tempfile.gettempdir())):
+        for folder in (*root.glob(name), *root.glob(f"*/{name}")):
+            shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(request: pytest.FixtureRequest) -> RabbitMQ:
+    """The RabbitMQ node of this run: one for all tests, so for those that leave it as it is."""
+    with _or_skipped():
+        return RabbitMQ(request.config.stash[RUN])
+
+
+@pytest.fixture
+def amqp_url(rabbitmq: RabbitMQ) -> str:
+    """A virtual host of the test's own."""
+    return rabbitmq.new_vhost()
+
+
+@pytest.fixture
+def own_rabbitmq(home: Home) -> Iterator[Node]:
+    """A RabbitMQ node for this test alone, which may stop, pause and kill it. A boot takes about 6 s."""
+    with _or_skipped():
+        ensure_installed()
+    node = Node(home.path / "rabbitmq")
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+@contextmanager
+def _or_skipped() -> Iterator[None]:
+    """Without RabbitMQ the test is skipped, or fails where CI is true."""
+    try:
+        yield
+    except Missing as missing:
+        if os.environ.get("CI") == "true":
+            raise pytest.fail.Exception(f"RabbitMQ is missing: {missing}", pytrace=False) from None
+        raise pytest.skip.Exception(f"RABBITMQ IS MISSING: {missing}") from None

@@ -1,0 +1,214 @@
+"""A RabbitMQ node of one's own, on free ports, in a folder of its own, with an epmd of its own."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+from tests.support.waiting import wait_until
+
+BIN = Path("/usr/lib/rabbitmq/bin")
+"""Where Debian keeps the true scripts; those in /usr/sbin switch to the user rabbitmq."""
+
+INSTALL = ("install", "--yes", "--no-install-recommends", "rabbitmq-server")
+HOST = "127.0.0.1"
+BOOT = 60.0
+STOP = 30.0
+# Without the management plugin, virtual hosts come from RabbitMQ's own functions: many cost as little as one.
+ADD_VHOSTS = """[begin
+    rabbit_vhost:add(Name, <<"tests">>),
+    rabbit_auth_backend_internal:set_permissions(<<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
+end || Name <- [{names}]]."""
+
+
+class Missing(Exception):
+    """RabbitMQ isn't installed, and can't be."""
+
+
+def ensure_installed() -> None:
+    """Installs RabbitMQ where it is missing, if this process may.
+
+    Raises:
+        Missing: it isn't there.
+    """
+    if (BIN / "rabbitmq-server").exists():
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise Missing(f"no {BIN}/rabbitmq-server and no right to install it: apt-get install rabbitmq-server")
+    if not _apt(*INSTALL):
+        _apt("update")
+        _apt(*INSTALL)
+    if not (BIN / "rabbitmq-server").exists():
+        raise Missing("apt-get install rabbitmq-server failed")
+
+
+class Node:
+    """One node. It keeps its data and its ports over `stop` or `kill` and `start`, until `close`.
+
+    Args:
+        folder: where it keeps everything; made if absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.port, self._dist_port, self._epmd_port = free_ports(3)
+        self.name = f"bw{self.port}@localhost"
+        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "rabbitmq.conf").write_text("disk_free_limit.absolute = 1MB\n")
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def url(self, vhost: str = "") -> str:
+        """For kombu: `amqp://…`, of the virtual host, or of the default one."""
+        return f"amqp://guest:guest@{HOST}:{self.port}/{vhost}"
+
+    @property
+    def pid(self) -> int:
+        """The Erlang VM's."""
+        assert self._server is not None, "the node doesn't run"
+        return self._server.pid
+
+    @property
+    def log(self) -> str:
+        """All that the node has logged."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.rglob("*.log")))
+
+    def start(self) -> None:
+        """Returns once it takes connections."""
+        if self._epmd is None:
+            self._epmd = self._run("epmd", "-port", str(self._epmd_port))
+            wait_until(lambda: _answers(self._epmd_port), BOOT, "epmd answers")
+        self._server = self._run(str(BIN / "rabbitmq-server"))
+        wait_until(self._booted, BOOT, lambda: f"RabbitMQ boots\n{self._output.read_text()}")
+
+    def stop(self) -> None:
+        """An orderly stop: TERM."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Stops its clock: connections stay, nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """The end of `pause`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def add_vhosts(self, *names: str) -> None:
+        """Makes virtual hosts, all open to guest. About 0.7 s, however many."""
+        self.ctl("eval", ADD_VHOSTS.format(names=", ".join(f'<<"{name}">>' for name in names)))
+
+    def ctl(self, *args: str) -> str:
+        """What `rabbitmqctl` says. About 0.5 s."""
+        command = [str(BIN / "rabbitmqctl"), "--node", self.name, "--quiet", *args]
+        done = subprocess.run(
+            command, env=self._env(), capture_output=True, text=True, timeout=BOOT, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def close(self) -> None:
+        """Nothing of it runs afterwards; the folder stays."""
+        if self._server is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.resume()
+            self.stop()
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait()
+            self._epmd = None
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._server is not None, "the node doesn't run"
+        self._server.send_signal(number)
+        try:
+            self._server.wait(STOP)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        self._server = None
+
+    def _booted(self) -> bool:
+        assert self._server is not None
+        assert self._server.poll() is None, f"RabbitMQ ended while booting:\n{self._output.read_text()}"
+        return _speaks_amqp(self.port)
+
+    @property
+    def _output(self) -> Path:
+        return self.folder / "output"
+
+    def _run(self, *command: str) -> subprocess.Popen[bytes]:
+        with self._output.open("ab") as output:
+            return subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", *command],  # even a killed test run leaves no node
+                env=self._env(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def _env(self) -> dict[str, str]:
+        foreign = ("RABBITMQ_", "ERL_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        return kept | {
+            "HOME": str(self.folder),  # the Erlang cookie
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": HOST,
+            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODE_IP_ADDRESS": HOST,
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            # The script then becomes the Erlang VM instead of waiting for it: our signals reach the node.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports nobody listens on, from below the range that Linux gives to outgoing connections."""
+    found: list[int] = []
+    while len(found) < number:
+        port = random.SystemRandom().randrange(15000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            found.append(port)
+    return found
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _speaks_amqp(port: int) -> bool:
+    """Whether the protocol header is answered by Connection.Start (AMQP 0-9-1, 2.2.4)."""
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect((HOST, port))
+            probe.sendall(b"AMQP\x00\x00\x09\x01")
+            return probe.recv(1) == b"\x01"
+        except OSError:
+            return False
+
+
+def _apt(*command: str) -> bool:
+    # RUNLEVEL: as in single-user mode, the package then starts no service of its own.
+    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    done = subprocess.run(["apt-get", "--quiet", *command], env=env, stdin=subprocess.DEVNULL, check=False)
+    return done.returncode == 0
