@@ -57,9 +57,7 @@ def load_application(spec: str) -> Application:
     """As `load`, with the modules."""
     place, _, attribute = spec.partition(":")
     _make_importable(Path.cwd())
-    module = (
-        _file(place) if place.endswith(".py") or "/" in place else _module(place, f"application {spec!r}")
-    )
+    module = _file(place) if place.endswith(".py") or "/" in place else _module(place, f"application {spec!r}")
     bus = _bus(module, attribute or ATTRIBUTE)
     imported = [_module(name, f"imports of service {bus.name}") for name in bus.imports]
     logs.reclaim()
@@ -112,8 +110,7 @@ def _file(place: str) -> ModuleType:
     found = getattr(module, "__file__", None)
     if found is None or not path.samefile(found):
         raise ApplicationError(
-            f"application {place!r}: Python already has a module {path.stem!r} ({found or 'built in'}): "
-            "rename the file"
+            f"application {place!r}: Python already has a module {path.stem!r} ({found or 'built in'}): rename the file"
         )
     return module
 
@@ -133,16 +130,12 @@ def _module(name: str, what: str) -> ModuleType:
 
 def _why(name: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-        return (
-            f"there is no module {error.name!r}: run this in the folder that holds it, or install it; {_FORM}"
-        )
+        return f"there is no module {error.name!r}: run this in the folder that holds it, or install it; {_FORM}"
     said = " ".join(str(error).split())
     told = f"{type(error).__name__}: {said}" if said else type(error).__name__
     place = _place(error)
     where = f" at {place}" if place else ""
-    return (
-        f"importing {name!r} raised {told}{where}: mend that (BUSWORKER_LOG_LEVEL=debug shows the traceback)"
-    )
+    return f"importing {name!r} raised {told}{where}: mend that (BUSWORKER_LOG_LEVEL=debug shows the traceback)"
 
 
 def _place(error: BaseException) -> str | None:
@@ -166,14 +159,10 @@ def _bus(module: ModuleType, attribute: str) -> Bus:
     value: object = module
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise ApplicationError(
-                f"module {module.__name__!r} has no attribute {attribute!r}; {_others(module)}"
-            )
+            raise ApplicationError(f"module {module.__name__!r} has no attribute {attribute!r}; {_others(module)}")
         value = getattr(value, part)
     if not isinstance(value, Bus):
-        raise ApplicationError(
-            f"{module.__name__}:{attribute} is {_kind(value)} and no Bus; {_others(module)}"
-        )
+        raise ApplicationError(f"{module.__name__}:{attribute} is {_kind(value)} and no Bus; {_others(module)}")
     return value
 
 

@@ -56,9 +56,7 @@ def find(
         yield from itertools.islice((letter for letter in found if fits(letter, wanted)), limit)
 
 
-def newest(
-    letters: Iterable[DeadLetter], limit: int | None, *, newest_first: bool = True
-) -> list[DeadLetter]:
+def newest(letters: Iterable[DeadLetter], limit: int | None, *, newest_first: bool = True) -> list[DeadLetter]:
     """At most `limit` letters in the order of their deaths; those that don't say when come last."""
     known = sorted(letters, key=lambda letter: letter.dead_at or "", reverse=newest_first)
     ordered = known if newest_first else sorted(known, key=lambda letter: letter.dead_at is None)
@@ -132,16 +130,16 @@ def _each(
 ) -> int:
     """Settles what is wanted, in batches.
 
-    Only what the queue held at the start is looked at: a replayed message that dies at once comes back
-    behind it, and would be replayed for ever.
+    Exactly as many as there are now: a replayed message that dies at once comes back behind them and would be
+    replayed for ever. And a take that is asked for more than there is has ended, which gives back what isn't
+    settled yet.
     """
-    counts = session.counts(queue)
-    if counts is None or limit == 0:
+    if session.counts(queue) is None:
         return 0
-    left = itertools.count(counts.ready, -1)
-    taken = session.take(queue, lambda one: next(left) > 0 and wanted(one))
+    number = sum(1 for _ in itertools.islice(filter(wanted, session.browse(queue)), limit))
+    taken = session.take(queue, wanted)
+    deliveries = itertools.islice(taken, number)
     done = 0
-    deliveries = itertools.islice(taken, limit)
     while batch := list(itertools.islice(deliveries, BATCH)):
         session.settle([settled(delivery) for delivery in batch])
         done += len(batch)
@@ -156,9 +154,7 @@ def _accepting(session: Session, queue: str) -> Callable[[Delivery], bool]:
     work = _work_queue(queue)
     if session.counts(queue) is not None and session.counts(work) is None:
         name = topology.subscription_of(queue)
-        raise NothingMatches(
-            f"subscription {name} doesn't exist any more: export its dead letters, or start it again"
-        )
+        raise NothingMatches(f"subscription {name} doesn't exist any more: export its dead letters, or start it again")
     return _any
 
 

@@ -50,14 +50,10 @@ def preview(spec: str) -> Bus:
         line = _line(reading)
     finally:
         os.close(reading)
-        os.kill(
-            child, signal.SIGKILL
-        )  # it has nothing more to do, even if the application left threads there
+        os.kill(child, signal.SIGKILL)  # it has nothing more to do, even if the application left threads there
         _, status = os.waitpid(child, 0)
     if not line:
-        raise ApplicationError(
-            f"importing application {spec!r} ended the process ({_end(status)}): mend that"
-        )
+        raise ApplicationError(f"importing application {spec!r} ended the process ({_end(status)}): mend that")
     return _bus(msgspec.json.decode(line, type=Report))
 
 

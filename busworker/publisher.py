@@ -75,7 +75,9 @@ class Publisher:
         pending = Pending(outgoing, receipt, time.monotonic() + self._deadline)
         with self._changed:
             if not self._room_for(pending):
-                conclude([receipt], "failed", PublishFailed("the publisher's buffer is full: the broker doesn't keep up"))
+                conclude(
+                    [receipt], "failed", PublishFailed("the publisher's buffer is full: the broker doesn't keep up")
+                )
                 return receipt
             self._buffer.append(pending)
             self._bytes += len(outgoing.body)

@@ -17,17 +17,8 @@ from typing import Generic, TypeVar, cast
 
 from busworker.errors import ConfigurationError
 from busworker.names import checked_name
-from busworker.places import (
-    board_path,
-    default_broker,
-    instance_key,
-    lock_path,
-    runtime_dir,
-    socket_path,
-    state_dir,
-)
+from busworker.places import default_broker
 from busworker.units import seconds
-from busworker.urls import hide_password
 
 T = TypeVar("T")
 
@@ -135,9 +126,7 @@ PROCESSES = Setting(
     in_project=False,  # a channel always declares its number, and a declaration wins over pyproject.toml
     metavar="N",
 )
-GRACE = Setting(
-    "grace", "duration, seconds", 25.0, "Seconds a stop waits for what executes.", _duration, metavar="S"
-)
+GRACE = Setting("grace", "duration, seconds", 25.0, "Seconds a stop waits for what executes.", _duration, metavar="S")
 LOG_LEVEL = Setting(
     "log_level",
     "level",
@@ -241,9 +230,7 @@ def _check_keys(table: Mapping[str, object], path: Path) -> None:
     known = {setting.name: setting for setting in SETTINGS}
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(
-                key, [name for name, one in known.items() if one.in_project], n=1
-            )
+            near = difflib.get_close_matches(key, [name for name, one in known.items() if one.in_project], n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
             raise ConfigurationError(f"{path}: [tool.busworker] has no setting {key!r}; {hint}")
         if not known[key].in_project:
@@ -266,32 +253,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a folder that may not be looked into
         return False
-
-
-__all__ = [
-    "APP",
-    "BROKER",
-    "FORMATS",
-    "GRACE",
-    "INSTANCE",
-    "LEVELS",
-    "LOG_FORMAT",
-    "LOG_LEVEL",
-    "PROCESSES",
-    "SERVICE",
-    "SETTINGS",
-    "Setting",
-    "board_path",
-    "broker_of",
-    "default_broker",
-    "find",
-    "hide_password",
-    "instance_key",
-    "lock_path",
-    "project",
-    "require",
-    "runtime_dir",
-    "socket_path",
-    "state_dir",
-    "stated",
-]

@@ -88,9 +88,7 @@ def charged(outcome: how.Outcome) -> bool:
     return not isinstance(outcome, how.Invalid | how.Unhandled | how.Expired | how.Stopped)
 
 
-def _again(
-    reason: str, error: how.Error, attempt: int, policy: Policy, after: float | None = None
-) -> RetryIn | Dead:
+def _again(reason: str, error: how.Error, attempt: int, policy: Policy, after: float | None = None) -> RetryIn | Dead:
     if attempt >= policy.max_attempts:
         return Dead(reason, attempt, error)
     return RetryIn(on_ladder(policy.delay_after(attempt) if after is None else after), attempt + 1)

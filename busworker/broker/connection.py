@@ -43,7 +43,9 @@ def parse(url: str) -> list[Broker]:
     """
     brokers = [_parse_one(part.strip()) for part in url.split(";") if part.strip()]
     if not brokers or len({broker.scheme for broker in brokers}) > 1:
-        raise ConfigurationError(f"broker {hide_password(url)!r}: give one URL, or several of one scheme with ; between")
+        raise ConfigurationError(
+            f"broker {hide_password(url)!r}: give one URL, or several of one scheme with ; between"
+        )
     return brokers
 
 
@@ -67,11 +69,15 @@ def translated(broker: Broker) -> Iterator[None]:
     try:
         yield
     except refused.AccessRefused as error:
-        raise ConfigurationError(f"broker {name} refuses us: {_said(error)}; check user, password and rights") from error
+        raise ConfigurationError(
+            f"broker {name} refuses us: {_said(error)}; check user, password and rights"
+        ) from error
     except refused.NotAllowed as error:
         raise ConfigurationError(f"broker {name} refuses us: {_said(error)}; check the virtual host") from error
     except refused.PreconditionFailed as error:
-        raise TopologyMismatch(f"broker {name}: {_said(error)}; remove that queue or exchange once it is empty") from error
+        raise TopologyMismatch(
+            f"broker {name}: {_said(error)}; remove that queue or exchange once it is empty"
+        ) from error
     except (refused.AMQPError, kombu.exceptions.KombuError, OSError, AttributeError) as error:
         # py-amqp sometimes raises AttributeError when a connection is lost (kombu/transport/pyamqp.py says so).
         raise BrokerUnavailable(f"broker {name} can't be used: {_said(error)}") from error

@@ -73,17 +73,11 @@ def choose(found: Sequence[Instance], wanted: Wanted) -> Instance:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise click.UsageError(
-            f"several services run: {_named(fitting)}; choose by --service, --instance, --broker"
-        )
+        raise click.UsageError(f"several services run: {_named(fitting)}; choose by --service, --instance, --broker")
     meant = str(wanted)
     others = f"; running: {_named(found)}" if found else ""
-    raise NotRunning(
-        f"no service runs here{f' with {meant}' if meant else ''}{others}: busworker start runs one"
-    )
+    raise NotRunning(f"no service runs here{f' with {meant}' if meant else ''}{others}: busworker start runs one")
 
 
 def _named(instances: Sequence[Instance]) -> str:
-    return ", ".join(
-        f"{one.service} (instance {one.instance}, {hide_password(one.broker)})" for one in instances
-    )
+    return ", ".join(f"{one.service} (instance {one.instance}, {hide_password(one.broker)})" for one in instances)

@@ -40,15 +40,11 @@ def _arguments(function: F) -> F:
             click.argument("arguments", nargs=-1, metavar="[SELECTOR] [ID]..."),
             broker_option,
             app_option,
-            click.option(
-                "--id", "ids", metavar="ID", multiple=True, help="A message's id (may be given again)."
-            ),
+            click.option("--id", "ids", metavar="ID", multiple=True, help="A message's id (may be given again)."),
             click.option(
                 "--reason", type=click.Choice(REASONS), metavar="R", help=f"Only those: {', '.join(REASONS)}."
             ),
-            click.option(
-                "--older-than", type=DURATION, metavar="DURATION", help="Only those dead so long: 7d."
-            ),
+            click.option("--older-than", type=DURATION, metavar="DURATION", help="Only those dead so long: 7d."),
         )
     ):
         function = option(function)
@@ -57,9 +53,7 @@ def _arguments(function: F) -> F:
 
 def _limit(default: int) -> Callable[[F], F]:
     text = "How many at most; 0: all."
-    return click.option(
-        "--limit", type=click.IntRange(0), metavar="N", default=default, show_default=True, help=text
-    )
+    return click.option("--limit", type=click.IntRange(0), metavar="N", default=default, show_default=True, help=text)
 
 
 def _everywhere(function: F) -> F:
@@ -166,9 +160,7 @@ def _require_named(which: dict[str, Any], everywhere: bool) -> None:
 def _require_all(wanted: Filter, found: set[str | None], *, complete: bool = True) -> None:
     missing = sorted(wanted.ids - found)
     if missing and complete:
-        raise NothingMatches(
-            f"no dead letter and no subscription {', '.join(missing)}: see busworker dead list"
-        )
+        raise NothingMatches(f"no dead letter and no subscription {', '.join(missing)}: see busworker dead list")
 
 
 def _ids_there(there: Reach, wanted: Filter) -> set[str | None]:

@@ -15,9 +15,7 @@ MAIN = "busworker.demo.main:run"
 
 
 @click.command()
-@click.option(
-    "--messages", type=click.IntRange(1), default=1000, show_default=True, help="How many to publish."
-)
+@click.option("--messages", type=click.IntRange(1), default=1000, show_default=True, help="How many to publish.")
 @broker_option
 def demo(messages: int, broker: str | None) -> int:
     """Run a service, kill its processes again and again, and account for every message."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from busworker import logs, settings
 from busworker.errors import (
     AlreadyRunning,
     ApplicationError,
@@ -67,6 +68,7 @@ def run(args: Sequence[str] | None) -> int:
     Returns:
         Its exit code; whatever went wrong is told in one line on stderr.
     """
+    _log_early()
     try:
         code = _ended(args)
         sys.stdout.flush()
@@ -75,6 +77,12 @@ def run(args: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return code
+
+
+def _log_early() -> None:
+    """Warnings, or what BUSWORKER_LOG_LEVEL says; `start` sets its logs up again by all its settings."""
+    level = os.environ.get(settings.LOG_LEVEL.variable, "").lower()
+    logs.setup(level if level in settings.LEVELS else "warning", "text", "busworker")
 
 
 def _ended(args: Sequence[str] | None) -> int:
@@ -94,6 +102,10 @@ def _ended(args: Sequence[str] | None) -> int:
         log.debug("the command failed", exc_info=error)
         complain(str(error))
         return exit_code(error)
+    except SystemExit as leaving:
+        if leaving.code != 1:
+            raise
+        return BROKEN_PIPE  # only on a broken pipe does click leave so when it isn't standalone
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001  the last words of this process
@@ -122,6 +134,5 @@ def _unexpected(error: Exception) -> str:
         trace = trace.tb_next
     place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
     return (
-        f"unexpected {type(error).__name__}: {error}{place}: please report it with what "
-        "BUSWORKER_LOG_LEVEL=debug shows"
+        f"unexpected {type(error).__name__}: {error}{place}: please report it with what BUSWORKER_LOG_LEVEL=debug shows"
     )

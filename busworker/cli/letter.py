@@ -18,9 +18,7 @@ ERROR_WIDTH = 60
 
 def print_list(letters: Sequence[DeadLetter]) -> None:
     """A table, a letter a line; without letters only its head."""
-    print_table(
-        ("ID", "SUBSCRIPTION", "REASON", "ATTEMPTS", "DEAD AT", "ERROR"), [_row(one) for one in letters]
-    )
+    print_table(("ID", "SUBSCRIPTION", "REASON", "ATTEMPTS", "DEAD AT", "ERROR"), [_row(one) for one in letters])
 
 
 def print_letter(letter: DeadLetter) -> None:

@@ -17,8 +17,6 @@ def counting(what: str) -> Generator[Callable[[int], None]]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     text = TextColumn("{task.completed:,.0f} {task.description}")
-    with Progress(
-        SpinnerColumn(), text, TimeElapsedColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
+    with Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda number: bar.update(task, completed=number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -50,9 +51,7 @@ def _header(text: str) -> tuple[str, str]:
     help="A header of the message (may be given again).",
 )
 @click.option("--correlation-id", metavar="ID", help="What it belongs to.")
-@click.option(
-    "--delay", type=DURATION, metavar="DURATION", help="Deliver it only then: seconds, or as in 10m."
-)
+@click.option("--delay", type=DURATION, metavar="DURATION", help="Deliver it only then: seconds, or as in 10m.")
 def publish(
     topic: str, document: str | None, broker: str | None, app: str | None, headers: Any, **envelope: Any
 ) -> None:
@@ -71,9 +70,7 @@ def publish(
         if document == "-":
             _publish_lines(sys.stdin.buffer, check, send)
         else:
-            raw = (
-                sys.stdin.buffer.read(MOST) if document is None else document.encode(errors="surrogateescape")
-            )
+            raw = sys.stdin.buffer.read(MOST) if document is None else document.encode(errors="surrogateescape")
             click.echo(send(read_document(raw, check)).wait().id)
     _warn_if_unrouted(url, topic)
 
@@ -102,6 +99,7 @@ def _publishing(
 
 @contextmanager
 def _sender(url: str) -> Generator[Bus]:
+    logging.getLogger("busworker.publisher").setLevel(logging.CRITICAL)  # its errors come by the receipts
     bus = Bus(SENDER, broker=url)
     publisher = Publisher(url, bus.publish_deadline)  # directly: `--broker` wins over BUSWORKER_BROKER
     bus.use_port(publisher)

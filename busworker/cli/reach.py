@@ -31,9 +31,7 @@ class Reach:
 
 
 @contextmanager
-def reach(
-    broker: str | None, app: str | None, arguments: Sequence[str], ids: Sequence[str]
-) -> Generator[Reach]:
+def reach(broker: str | None, app: str | None, arguments: Sequence[str], ids: Sequence[str]) -> Generator[Reach]:
     """Connects, and finds out what the arguments of a command mean.
 
     Raises:

@@ -38,9 +38,7 @@ def status(as_json: bool, **which: Any) -> None:
     try:
         report.show(msgspec.convert(answer, report.Status))
     except msgspec.ValidationError as error:
-        raise ControlError(
-            f"the service's status makes no sense ({error}): use the busworker it runs"
-        ) from error
+        raise ControlError(f"the service's status makes no sense ({error}): use the busworker it runs") from error
 
 
 @click.command()
@@ -88,9 +86,7 @@ def _watch(pid: int) -> int | None:
 
 def _wait(pid: int, watch: int | None, timeout: float) -> None:
     if not (_gone(pid, timeout) if watch is None else bool(select.select([watch], [], [], timeout)[0])):
-        raise CutShort(
-            f"process {pid} still runs after {timeout:g} s: see its log, or end it by kill -QUIT {pid}"
-        )
+        raise CutShort(f"process {pid} still runs after {timeout:g} s: see its log, or end it by kill -QUIT {pid}")
 
 
 def _gone(pid: int, timeout: float) -> bool:

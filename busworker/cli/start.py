@@ -58,16 +58,12 @@ def start(app: str | None, app_option: str | None, broker: str | None, **options
             preload=preload,
             log_level=level,
             log_format=form,
-            workers=workers(
-                bus.spec, options["channels"], settings.find(settings.PROCESSES, options["processes"])
-            ),
+            workers=workers(bus.spec, options["channels"], settings.find(settings.PROCESSES, options["processes"])),
         )
     )
 
 
-def workers(
-    spec: ServiceSpec, channels: Sequence[tuple[str, int | None]], processes: int | None
-) -> dict[str, int]:
+def workers(spec: ServiceSpec, channels: Sequence[tuple[str, int | None]], processes: int | None) -> dict[str, int]:
     """How many workers each channel that runs gets.
 
     Args:

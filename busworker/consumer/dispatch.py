@@ -44,7 +44,7 @@ class Worker(msgspec.Struct):
 
     incarnation: int
     pid: int
-    handed: deque[Held] = msgspec.field(default_factory=lambda: deque[Held]())
+    handed: deque[Held] = msgspec.field(default_factory=deque[Held])
     retiring: bool = False
 
 

@@ -11,15 +11,14 @@ import os
 import selectors
 import socket
 import time
-import uuid
-from collections import OrderedDict
 from pathlib import Path
 
 from busworker import outcome as how
 from busworker.broker.session import Session
 from busworker.broker.topology import dead_queue, subscription
 from busworker.consumer.dispatch import Dispatcher, Held
-from busworker.consumer.settling import Ended, Step, ended_by_death, owed, step
+from busworker.consumer.intake import Intake
+from busworker.consumer.settling import Ended, Step, ended_by_death, step
 from busworker.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -32,16 +31,14 @@ from busworker.ipc import frames
 from busworker.ipc.link import Link
 from busworker.ipc.scoreboard import Owed, Scoreboard
 from busworker.jobs import ConsumerJob
-from busworker.message import Delivery, Envelope, Outgoing, key_of, read_envelope
-from busworker.names import matches
-from busworker.outcome import Error, WorkerInfo
+from busworker.message import Delivery, Outgoing
+from busworker.outcome import WorkerInfo
 from busworker.settlement import charged
 
 log = logging.getLogger("busworker.consumer")
 
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ABANDONED_EVERY = 5.0
-REMEMBERED = 10_000
 PREFETCH_EACH = 64
 """Unsettled messages per worker that AMQP may deliver ahead, per subscription."""
 
@@ -58,14 +55,12 @@ class Consumer:
         self._job = job
         self._channel = job.channel
         self._board = job.board
-        self._owed = Owed(job.board.path)
+        self._intake = Intake(job.board.path, job.channel.subscriptions)
         self._supervisor = Link(job.link)
         self._links: dict[int, Link] = {}
         self._finishing: list[Link] = []
         self._dispatcher = Dispatcher()
         self._ended: list[Ended] = []
-        self._lost: dict[bytes, Held] = {}
-        self._recent: OrderedDict[bytes, None] = OrderedDict()
         self._session: Session | None = None
         self._queues: dict[str, int] = {}
         self._unsettled = 0
@@ -197,7 +192,7 @@ class Consumer:
         worker = self._dispatcher.workers.get(slot)
         held = self._dispatcher.finished(slot, worker.incarnation, number, seconds) if worker else None
         if held is None or worker is None:
-            log.warning("an outcome of worker %d for message number %d that it doesn't hold is ignored", slot + 1, number)
+            log.warning("worker %d reports message number %d, which it doesn't hold: ignored", slot + 1, number)
             return
         self._end(Ended(held, outcome, WorkerInfo(socket.gethostname(), worker.pid)))
 
@@ -290,9 +285,7 @@ class Consumer:
         for ended in self._ended:
             ended.held.outcome = ended.outcome
         executing = (held for worker in self._dispatcher.workers.values() for held in worker.handed)
-        for held in (*executing, *(ended.held for ended in self._ended)):
-            held.lost = True
-            self._lost[held.key] = held
+        self._intake.lose([*executing, *(ended.held for ended in self._ended)])
         self._ended.clear()
 
     def _fetch(self) -> None:
@@ -308,40 +301,11 @@ class Consumer:
         return not self._draining and window - self._unsettled >= max(1, window // 2)
 
     def _take_in(self, delivery: Delivery) -> None:
-        envelope = read_envelope(delivery)
-        key = key_of(delivery, envelope)
-        held = Held(delivery, envelope, key, self._queues[delivery.queue])
-        if delivery.redelivered and self._is_known(held):
-            return
-        if envelope.id is None:
-            envelope.id = uuid.uuid4().hex
-        unserved = self._unserved(held, envelope)
-        if unserved is not None:
-            self._end(Ended(held, unserved, WorkerInfo(socket.gethostname())))
-        else:
-            self._dispatcher.take_in(held)
-
-    def _is_known(self, held: Held) -> bool:
-        """Whether a redelivered message is one that is executing, was just settled, or whose attempt is owed."""
-        known = self._lost.pop(held.key, None)
-        if known is not None:
-            known.delivery, known.lost = held.delivery, False
-            if known.outcome is not None:
-                self._ended.append(Ended(known, known.outcome, WorkerInfo(socket.gethostname())))
-            return True
-        if held.key in self._recent:
-            self._end(Ended(held, how.Returned(), WorkerInfo()))
-            return True
-        if held.key in self._owed.keys:
-            self._end(owed(held))
-            return True
-        return False
-
-    def _unserved(self, held: Held, envelope: Envelope) -> how.Unhandled | None:
-        spec = self._channel.subscriptions[held.subscription]
-        if matches(spec.topic, envelope.topic):
-            return None
-        return how.Unhandled(Error("Unhandled", f"{held.delivery.queue} doesn't serve the topic {envelope.topic[:200]!r}"))
+        admitted = self._intake.admit(delivery, self._queues[delivery.queue])
+        if isinstance(admitted, Held):
+            self._dispatcher.take_in(admitted)
+        elif admitted is not None:
+            self._end(admitted)
 
     def _adopt_abandoned(self, now: float) -> None:
         """Takes over what pools without any process left had claimed, and what their scoreboards say is owed."""
@@ -351,7 +315,7 @@ class Consumer:
         for path in self._session.abandoned(list(self._queues)):
             board = Scoreboard(Path(path), 0) if Path(path).exists() else None
             if board is not None and board.lock():
-                self._owed.add([*board.open_keys(), *Owed(board.path).keys])
+                self._intake.owe([*board.open_keys(), *Owed(board.path).keys])
             if board is None or board.lock():
                 self._session.release(path)
                 log.warning("took over the messages of a pool that is gone: %s", path)
@@ -391,7 +355,6 @@ class Consumer:
         for ended, one in zip(batch, steps, strict=True):
             if not one.returned:
                 self._close_entry(ended.held)
-                self._remember(ended.held.key)
             if isinstance(ended.outcome, how.Returned):
                 done += 1
             elif charged(ended.outcome):
@@ -399,19 +362,13 @@ class Consumer:
             if one.text is not None:
                 self._tell(ended, one.text)
         self._board.count(done, failed)
-        self._owed.charged([ended.held.key for ended in batch])
+        keys = [ended.held.key for ended, one in zip(batch, steps, strict=True) if not one.returned]
+        self._intake.settled(keys, remember=self._session is not None and not self._session.broker.embedded)
 
     def _close_entry(self, held: Held) -> None:
         if held.number:
             self._board.close_entry(held.slot, held.number)
             self._dispatcher.entry_closed(held)
-
-    def _remember(self, key: bytes) -> None:
-        # Only a broker whose acknowledgements can get lost delivers a settled message again.
-        if self._session is not None and not self._session.broker.embedded:
-            self._recent[key] = None
-            if len(self._recent) > REMEMBERED:
-                self._recent.popitem(last=False)
 
     def _tell(self, ended: Ended, text: str) -> None:
         envelope = ended.held.envelope

@@ -61,7 +61,8 @@ def ended_by_death(held: Held, notice: ProcessDied) -> Ended | None:
         return None
     outcome: how.Outcome
     if notice.cause == "time_limit":
-        outcome = how.TimedOut(Error("TimeLimitExceeded", notice.details or "killed at the time limit", notice.traceback))
+        text = notice.details or "the worker was killed at the time limit"
+        outcome = how.TimedOut(Error("TimeLimitExceeded", text, notice.traceback))
     elif notice.cause == "memory_limit":
         outcome = how.MemoryExceeded(Error("MemoryLimitExceeded", notice.details, notice.traceback))
     else:

@@ -157,9 +157,7 @@ def listen(path: Path) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigurationError(
-            f"control socket {path} can't be made: {error}; set XDG_RUNTIME_DIR"
-        ) from error
+        raise ConfigurationError(f"control socket {path} can't be made: {error}; set XDG_RUNTIME_DIR") from error
     finally:
         os.umask(before)
     return listener
@@ -202,9 +200,7 @@ def ask(path: Path, command: str, arguments: Mapping[str, object], timeout: floa
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no service listens at {path}: start it") from error
         except TimeoutError as error:
-            raise ControlError(
-                f"the service at {path} didn't answer {command} within {timeout:g} s"
-            ) from error
+            raise ControlError(f"the service at {path} didn't answer {command} within {timeout:g} s") from error
         except OSError as error:
             raise ControlError(f"the service at {path} can't be asked: {error}") from error
 
@@ -233,7 +229,5 @@ def _received(sock: socket.socket, until: float) -> bytes:
         part = sock.recv(64 * 1024)
         data += part
         if not part or len(data) > MOST_BYTES:
-            raise ControlError(
-                "the service broke off its answer" if not part else "the service's answer is too long"
-            )
+            raise ControlError("the service broke off its answer" if not part else "the service's answer is too long")
     return bytes(data.partition(b"\n")[0])

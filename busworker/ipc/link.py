@@ -88,9 +88,7 @@ class Link:
         frames: list[Frame] = []
         while not self.closed:
             try:
-                data, descriptors, _, _ = socket.recv_fds(
-                    self._sock, CHUNK, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-                )
+                data, descriptors, _, _ = socket.recv_fds(self._sock, CHUNK, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 break
             except OSError:

@@ -40,9 +40,7 @@ def open_board(path: Path, slots: int) -> Board:
     scoreboard.wipe()
     scoreboard.reset_counts()
     if keys:
-        log.warning(
-            "%s: %d messages were executing or unsettled when the service was killed", path, len(keys)
-        )
+        log.warning("%s: %d messages were executing or unsettled when the service was killed", path, len(keys))
     found = os.fstat(descriptor)
     return Board(scoreboard, descriptor, (found.st_dev, found.st_ino))
 

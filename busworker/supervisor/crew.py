@@ -284,9 +284,7 @@ class Crew:
         self._hear_worker(worker.slot)
         view = self.board.view(worker.slot)
         self._drop(self._workers.pop(worker.slot))
-        self.pool.worker_gone(
-            worker.slot, time.monotonic(), worked=view.since != worker.since, number=view.number
-        )
+        self.pool.worker_gone(worker.slot, time.monotonic(), worked=view.since != worker.since, number=view.number)
         self._tell(
             frames.ProcessDied(
                 slot=worker.slot,

@@ -18,14 +18,10 @@ def warn_of_leftovers() -> None:
     """
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:
-        log.warning(
-            "importing the application started threads, which workers won't have: %s", ", ".join(threads)
-        )
+        log.warning("importing the application started threads, which workers won't have: %s", ", ".join(threads))
     sockets = _sockets()
     if sockets:
-        log.warning(
-            "importing the application opened sockets, which workers won't have: %s", ", ".join(sockets)
-        )
+        log.warning("importing the application opened sockets, which workers won't have: %s", ", ".join(sockets))
 
 
 def _sockets() -> list[str]:

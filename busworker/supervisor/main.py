@@ -36,9 +36,7 @@ class Supervisor:
 
     def __init__(self, orders: Orders) -> None:
         channels = orders.service.channels
-        self._service = Service(
-            {spec.name: Pool(spec.name, spec.processes) for spec in channels}, orders.grace
-        )
+        self._service = Service({spec.name: Pool(spec.name, spec.processes) for spec in channels}, orders.grace)
         self._selector = selectors.DefaultSelector()
         self._crews: dict[str, Crew] = {}
         self._commands = Commands(orders, self._service, self._crews)
@@ -116,9 +114,7 @@ class Supervisor:
         self._server.expire(now)
 
     def _look_again(self) -> float:
-        limited = any(
-            worker.deadline for pool in self._service.pools.values() for worker in pool.workers.values()
-        )
+        limited = any(worker.deadline for pool in self._service.pools.values() for worker in pool.workers.values())
         return QUICK_LOOK if limited else self._look
 
     def _observe(self) -> None:

@@ -115,9 +115,7 @@ class Server:
             self.refuse(client, f"a request has at most {MOST_BYTES:,} bytes", 65)
 
     def _requested(self, client: Client, line: bytes) -> None:
-        self._selector.unregister(
-            client.sock
-        )  # nothing more is read; a client that goes now is found when written to
+        self._selector.unregister(client.sock)  # nothing more is read; a client that goes now is found when written to
         try:
             request = control.parse_request(line)
         except ControlError as error:

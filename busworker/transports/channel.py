@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-from amqp.exceptions import NotFound, PreconditionFailed, error_for_code
-from amqp.protocol import queue_declare_ok_t
-from kombu.transport.base import StdChannel, to_rabbitmq_queue_arguments
+from amqp.exceptions import ChannelError, PreconditionFailed, RecoverableConnectionError
 
 from busworker.transports import messages
-from busworker.transports.consuming import Consumer, Prefetch, wanted
+from busworker.transports.consuming import Consumer, Prefetch
+from busworker.transports.declaring import DeclaringChannel, missing_as_not_found
+from busworker.transports.deliveries import Deliveries
 from busworker.transports.engine.failures import MissingEntity, Unroutable
 from busworker.transports.engine.records import Batch, Delivery
 
@@ -23,15 +21,11 @@ if TYPE_CHECKING:
 
 _ids = itertools.count(1)
 
-
-class _Held(msgspec.Struct):
-    """A delivered message that isn't settled; `consumer` is None if it was got or picked."""
-
-    seq: int
-    consumer: Consumer | None
+NO_ROUTE = 312
+"""AMQP 0-9-1, section 1.2.1: "the exchange cannot route a message"."""
 
 
-class Channel(StdChannel):
+class Channel(DeclaringChannel):
     """A channel.
 
     Guarantees: outside a transaction each publish and each settlement is durable when its method returns. After
@@ -42,23 +36,13 @@ class Channel(StdChannel):
     Message = messages.Message
 
     def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.store)
         self.connection: Connection | None = connection
         self.channel_id = next(_ids)
         self.events: defaultdict[str, set[Callable[..., object]]] = defaultdict(set)
-        self.no_ack_consumers: set[str] = set()
-        self.auto_decode = False
-        self._store = connection.store
-        self._tags = itertools.count(1)
-        self.forget()
-
-    def forget(self) -> None:
-        """Starts with nothing consumed, delivered or begun: when made, and in a forked child."""
-        self._consumers: dict[str, Consumer] = {}
-        self._arrived: deque[tuple[Consumer, Delivery]] = deque()
-        self._unacked: dict[int, _Held] = {}
-        self._prefetch = Prefetch()
+        self.no_ack_consumers: Any = set()
+        self._deliveries = Deliveries(connection.store)
         self._transaction: Batch | None = None
-        self._settled: list[int] = []
 
     @property
     def is_open(self) -> bool:
@@ -71,111 +55,17 @@ class Channel(StdChannel):
         if connection is None:
             return
         connection.channels.remove(self)
-        held = [one.seq for one in self._unacked.values()] + [delivery.seq for _, delivery in self._arrived]
-        consumers = list(self._consumers.values())
+        consumers, held = list(self._deliveries.consumers.values()), self._deliveries.all_seqs()
         self.forget()
         for consumer in consumers:
             connection.unlisten(consumer.queue)
         if held:
             self._store.apply(Batch(requeued=held))
 
-    # Exchanges and queues
-
-    def exchange_declare(
-        self,
-        exchange: str,
-        type: str = "direct",
-        passive: bool = False,
-        durable: bool = False,
-        auto_delete: bool = True,
-        nowait: bool = False,
-        arguments: Mapping[str, object] | None = None,
-    ) -> None:
-        """Declares an exchange, or with `passive` asks whether it exists. Every exchange is durable.
-
-        Raises:
-            TopologyMismatch: it exists with another type or other arguments.
-            ConfigurationError: there is no such type.
-            amqp.exceptions.NotFound: `passive`, and it doesn't exist.
-        """
-        if passive:
-            with _not_found():
-                self._store.exchange_type(exchange)
-        else:
-            self._store.declare_exchange(exchange, type, arguments or {})
-
-    def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
-        """Removes an exchange with its bindings."""
-        self._store.delete_exchange(exchange)
-
-    def queue_declare(
-        self,
-        queue: str = "",
-        passive: bool = False,
-        durable: bool = False,
-        exclusive: bool = False,
-        auto_delete: bool = True,
-        nowait: bool = False,
-        arguments: Mapping[str, object] | None = None,
-    ) -> Any:
-        """Declares a queue, or with `passive` asks for its counts. Every queue is durable; an exclusive one may be used
-        by all, but goes with its last consumer, as an auto-delete one does.
-
-        Raises:
-            TopologyMismatch: it exists with other arguments.
-            amqp.exceptions.NotFound: `passive`, and it doesn't exist.
-        """
-        with _not_found():
-            if not passive:
-                queue = self._store.declare_queue(queue, arguments or {}, auto_delete=auto_delete or exclusive)
-            return queue_declare_ok_t(queue, self._store.counts(queue)[0], self._store.consumers(queue))
-
-    def prepare_queue_arguments(self, arguments: dict[str, Any], **options: Any) -> Any:
-        """Kombu's options of a queue as arguments."""
-        return to_rabbitmq_queue_arguments(arguments, **options)
-
-    def queue_bind(
-        self,
-        queue: str,
-        exchange: str = "",
-        routing_key: str = "",
-        nowait: bool = False,
-        arguments: Mapping[str, object] | None = None,
-    ) -> None:
-        """Binds a queue to an exchange. The default exchange has every queue by its name already."""
-        if exchange:
-            with _not_found():
-                self._store.bind(queue, exchange, routing_key)
-
-    def queue_unbind(
-        self,
-        queue: str,
-        exchange: str,
-        routing_key: str = "",
-        nowait: bool = False,
-        arguments: Mapping[str, object] | None = None,
-    ) -> None:
-        """Takes a binding away; fine if there is none."""
-        with _not_found():
-            self._store.unbind(queue, exchange, routing_key)
-
-    def queue_delete(
-        self, queue: str = "", if_unused: bool = False, if_empty: bool = False, nowait: bool = False
-    ) -> int:
-        """Removes a queue with its messages, and returns how many were ready.
-
-        Raises:
-            amqp.exceptions.PreconditionFailed: it is in use, or not empty, and that was a condition.
-        """
-        deleted = self._store.delete_queue(queue, if_unused=if_unused, if_empty=if_empty)
-        if deleted is None:
-            raise PreconditionFailed(f"queue {queue!r} is in use or not empty")
-        return deleted
-
-    def queue_purge(self, queue: str = "", nowait: bool = False) -> int:
-        """Deletes the ready messages of a queue and returns their number."""
-        with _not_found():
-            return self._store.purge_queue(queue)
+    def forget(self) -> None:
+        """Forgets what is consumed, delivered and begun: when closed, and in a forked child, whose it isn't."""
+        self._deliveries = Deliveries(self._store)
+        self._transaction = None if self._transaction is None else Batch()
 
     # Publishing
 
@@ -223,14 +113,15 @@ class Channel(StdChannel):
             self._transaction.publishes.append(outgoing)
             return
         try:
-            with _not_found():
-                self._store.apply(Batch(publishes=[outgoing]))
-        except Unroutable as error:
-            if not self._returned(error, message):
-                raise _no_route(error) from error
+            self._apply(Batch(publishes=[outgoing]))
+        except ChannelError as error:
+            if error.code != NO_ROUTE or not self.events["basic_return"]:
+                raise
+            for listener in list(self.events["basic_return"]):
+                listener(error, exchange, routing_key, message)
 
     def confirm_select(self, nowait: bool = False) -> None:
-        """Accepted: a publish is always confirmed by returning."""
+        """Accepted; a publish that has returned is confirmed anyway."""
 
     # Consuming
 
@@ -243,7 +134,7 @@ class Channel(StdChannel):
             a_global: False: for each consumer. True: for the channel with all its consumers, which then take turns,
                 and get everything they have room for in one `drain_events`.
         """
-        self._prefetch = Prefetch(prefetch_count, bool(a_global))
+        self._deliveries.prefetch = Prefetch(prefetch_count, bool(a_global))
 
     def basic_consume(  # noqa: PLR0913
         self,
@@ -257,38 +148,48 @@ class Channel(StdChannel):
         arguments: Mapping[str, object] | None = None,
         on_cancel: Callable[[str], object] | None = None,
     ) -> str:
-        """Starts a consumer and returns its tag. With `no_ack` a message is done once its callback has returned."""
+        """Starts a consumer and returns its tag. With `no_ack` a message is done once its callback was called.
+
+        Raises:
+            amqp.exceptions.NotFound: there is no such queue.
+            amqp.exceptions.PreconditionFailed: the tag is taken.
+        """
         tag = consumer_tag or f"ctag{self.channel_id}.{next(_ids)}"
-        with _not_found():
+        if tag in self._deliveries.consumers:
+            raise PreconditionFailed(f"consumer tag {tag!r} is taken")
+        with missing_as_not_found():
             self._open().listen(queue)
-        self._consumers[tag] = Consumer(tag, queue, no_ack, callback or _ignore)
+        self._deliveries.consumers[tag] = Consumer(tag, queue, no_ack, callback or _ignore)
         if no_ack:
             self.no_ack_consumers.add(tag)
         return tag
 
     def basic_cancel(self, consumer_tag: str, nowait: bool = False) -> str:
         """Ends a consumer; what it was given stays unacknowledged. Fine if there is none."""
-        consumer = self._consumers.pop(consumer_tag, None)
+        consumer = self._deliveries.consumers.pop(consumer_tag, None)
         self.no_ack_consumers.discard(consumer_tag)
         if consumer is not None:
-            waiting = [delivery.seq for other, delivery in self._arrived if other is consumer]
-            self._arrived = deque(pair for pair in self._arrived if pair[0] is not consumer)
-            if waiting:
-                self._store.apply(Batch(requeued=waiting))
+            unseen = self._deliveries.take_arrived(consumer)
+            if unseen:
+                self._store.apply(Batch(requeued=unseen))
             self._open().unlisten(consumer.queue)
         return consumer_tag
 
     def basic_get(self, queue: str = "", no_ack: bool = False) -> Any:
-        """The oldest ready message of a queue; None if there is none."""
-        with _not_found():
-            self._store.counts(queue)
-        claimed = self._store.claim([(queue, 1)], 1)
-        if not claimed:
-            return None
+        """The oldest ready message of a queue; None if there is none.
+
+        Raises:
+            amqp.exceptions.NotFound: there is no such queue.
+        """
+        with missing_as_not_found():
+            claimed = self._store.claim([(queue, 1)], 1)
+            if not claimed:
+                self._store.counts(queue)  # raises if there is no such queue
+                return None
+        raw = self._raw(claimed[0], None, no_ack)
         if no_ack:
             self._store.apply(Batch(acknowledged=[claimed[0].seq]))
-            return self._raw(claimed[0], next(self._tags))
-        return self._hand_out(claimed[0], None)
+        return raw
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
         """Deletes a delivered message, with `multiple` all up to it (0: all).
@@ -297,7 +198,7 @@ class Channel(StdChannel):
             amqp.exceptions.PreconditionFailed: there is no such unsettled delivery on this channel.
             BrokerUnavailable: the store can't be written now; calling again is right.
         """
-        self._settle(self._named(delivery_tag, multiple), "acknowledged")
+        self._settle(self._deliveries.named(delivery_tag, multiple=multiple), "acknowledged")
 
     def basic_reject(self, delivery_tag: int, requeue: bool) -> None:
         """Gives a delivered message back to its place, or takes it out of the queue to the dead-letter exchange.
@@ -306,11 +207,12 @@ class Channel(StdChannel):
             amqp.exceptions.PreconditionFailed: there is no such unsettled delivery on this channel.
             BrokerUnavailable: the store can't be written now; calling again is right.
         """
-        self._settle(self._named(delivery_tag, multiple=False), "requeued" if requeue else "rejected")
+        tags = self._deliveries.named(delivery_tag, multiple=False)
+        self._settle(tags, "requeued" if requeue else "rejected")
 
     def basic_recover(self, requeue: bool = True) -> None:
         """Gives back everything that is unacknowledged."""
-        self._settle([tag for tag in self._unacked if tag not in self._settled], "requeued")
+        self._settle(list(self._deliveries.unacked), "requeued")
 
     def flow(self, active: bool) -> None:
         """Accepted; consumers are held back by not draining."""
@@ -329,19 +231,15 @@ class Channel(StdChannel):
                 rest), or an exchange doesn't exist. Nothing was done.
             BrokerUnavailable: nothing was done. In both cases all is kept: commit again, or roll back.
         """
-        batch = self._begun()
-        try:
-            with _not_found():
-                self._store.apply(batch)
-        except Unroutable as error:
-            raise _no_route(error) from error
-        self._forget_tags(self._settled)
-        self._transaction, self._settled = Batch(), []
+        self._apply(self._begun())
+        self._deliveries.commit()
+        self._transaction = Batch()
 
     def tx_rollback(self) -> None:
         """Forgets everything since the last commit; the messages to be settled are unacknowledged still."""
         self._begun()
-        self._transaction, self._settled = Batch(), []
+        self._deliveries.rollback()
+        self._transaction = Batch()
 
     # Beyond AMQP
 
@@ -357,13 +255,13 @@ class Channel(StdChannel):
             newest_first: from the end of the queue.
         """
         found = self._store.browse(queue, cursor, limit, newest_first=newest_first)
-        return [messages.raw_message(delivery, self, {}) for delivery in found]
+        return [messages.raw_message(delivery, self, None, None) for delivery in found]
 
     def pick(self, queue: str, cursor: int) -> Any:
         """Claims a message that `browse` showed, to be settled as a delivery; None if it isn't ready any more."""
-        with _not_found():
+        with missing_as_not_found():
             delivery = self._store.pick(queue, cursor)
-        return None if delivery is None else self._hand_out(delivery, None)
+        return None if delivery is None else self._raw(delivery, None, no_ack=False)
 
     def queue_counts(self, queue: str) -> tuple[int, int] | None:
         """The number of ready and of claimed messages; None if there is no such queue."""
@@ -376,16 +274,7 @@ class Channel(StdChannel):
         """The number of a queue's messages with a routing key; 0 if there is no such queue."""
         return self._store.count_routing_key(queue, routing_key)
 
-    def queue_names(self) -> list[str]:
-        """The names of all queues, sorted."""
-        return self._store.queue_names()
-
-    def routes(self, exchange: str, routing_key: str) -> list[str]:
-        """The queues that a message would reach."""
-        with _not_found():
-            return self._store.routes(exchange, routing_key)
-
-    def abandoned_claims(self, queues: Sequence[str]) -> list[str]:
+    def abandoned_claims(self, queues: Iterable[str]) -> list[str]:
         """Claim files given by `claim_file` that nobody holds although messages of these queues are claimed by them."""
         return self._store.abandoned(queues)
 
@@ -396,102 +285,54 @@ class Channel(StdChannel):
     # For the connection
 
     def has_more(self) -> bool:
-        """Whether `deliver` would find something without anybody being woken."""
-        if self._arrived:
-            return True
-        if not self._room():
-            return False
-        return any(consumer.more and self._prefetch.room_of(consumer) for consumer in self._consumers.values())
+        """Whether `deliver` may find something without anybody being woken."""
+        return self._deliveries.has_more()
 
     def deliver(self) -> bool:
         """Calls back with what has arrived, after claiming if nothing has; says whether there was anything."""
-        if not self._arrived:
-            self._claim()
-        count = len(self._arrived) if self._prefetch.whole_channel else min(1, len(self._arrived))
+        if not self._deliveries.arrived:
+            self._deliveries.claim()
+        found = len(self._deliveries.arrived)
         done: list[int] = []
         try:
-            for _ in range(count):
+            for _ in range(found if self._deliveries.prefetch.whole_channel else min(1, found)):
                 self._call_back(done)
         finally:
             if done:
                 self._store.apply(Batch(acknowledged=done))
-        return bool(count)
+        return bool(found)
+
+    # Within
 
     def _call_back(self, done: list[int]) -> None:
-        if not self._arrived:
-            return  # a callback has cancelled its consumer
-        consumer, delivery = self._arrived.popleft()
+        if not self._deliveries.arrived:
+            return  # a callback has cancelled the consumer
+        consumer, delivery = self._deliveries.arrived.popleft()
         if consumer.no_ack:
             done.append(delivery.seq)
-            consumer.held -= 1
-            raw = self._raw(delivery, next(self._tags), consumer.tag)
-        else:
-            raw = self._hand_out(delivery, consumer)
-        consumer.callback(raw)
+        consumer.callback(self._raw(delivery, consumer, consumer.no_ack))
 
-    def _claim(self) -> None:
-        room = self._room()
-        queues = wanted(self._consumers.values(), self._prefetch) if room else []
-        claimed = self._store.claim(queues, room) if queues else []
-        got = Counter(delivery.queue for delivery in claimed)
-        for queue, most in queues:
-            more = len(claimed) == room or got[queue] >= most
-            for consumer in self._consumers.values():
-                if consumer.queue == queue:
-                    consumer.more = more
-        self._assign(claimed)
-        self._take_turns()
+    def _raw(self, delivery: Delivery, consumer: Consumer | None, no_ack: bool) -> Any:
+        deliveries = self._deliveries
+        tag = deliveries.auto_acknowledge(consumer) if no_ack else deliveries.hand_out(delivery, consumer)
+        return messages.raw_message(delivery, self, tag, consumer.tag if consumer else None)
 
-    def _assign(self, claimed: list[Delivery]) -> None:
-        takers: dict[str, list[Consumer]] = {}
-        for consumer in self._consumers.values():
-            takers.setdefault(consumer.queue, []).append(consumer)
-        for delivery in claimed:
-            consumer = min(takers[delivery.queue], key=_held)
-            consumer.held += 1
-            self._arrived.append((consumer, delivery))
+    def _settle(self, tags: list[int], how: Literal["acknowledged", "requeued", "rejected"]) -> None:
+        batch = self._transaction or Batch()
+        seqs: list[int] = getattr(batch, how)
+        seqs += [self._deliveries.unacked[tag].seq for tag in tags]
+        if self._transaction is None:
+            self._store.apply(batch)
+        self._deliveries.settle(tags)
+        if self._transaction is None:
+            self._deliveries.commit()
 
-    def _take_turns(self) -> None:
-        # The queue asked first this time is asked last the next.
-        if len(self._consumers) > 1:
-            first = next(iter(self._consumers))
-            self._consumers[first] = self._consumers.pop(first)
-
-    def _room(self) -> int:
-        return self._prefetch.room(len(self._unacked) + len(self._arrived))
-
-    def _hand_out(self, delivery: Delivery, consumer: Consumer | None) -> Any:
-        tag = next(self._tags)
-        self._unacked[tag] = _Held(delivery.seq, consumer)
-        return self._raw(delivery, tag, consumer.tag if consumer else None)
-
-    def _raw(self, delivery: Delivery, tag: int, consumer_tag: str | None = None) -> Any:
-        return messages.raw_message(delivery, self, {"delivery_tag": tag, "consumer_tag": consumer_tag})
-
-    def _named(self, tag: int, multiple: bool) -> list[int]:
-        if not multiple:
-            tags = [tag] if tag in self._unacked else []
-        else:
-            tags = [held for held in self._unacked if not tag or held <= tag]
-        open_tags = [held for held in tags if held not in self._settled]
-        if not open_tags and not (multiple and not tag):
-            raise PreconditionFailed(f"unknown delivery tag {tag}")
-        return open_tags
-
-    def _settle(self, tags: list[int], how: str) -> None:
-        batch = Batch() if self._transaction is None else self._transaction
-        getattr(batch, how).extend(self._unacked[tag].seq for tag in tags)
-        if self._transaction is not None:
-            self._settled += tags
-            return
-        self._store.apply(batch)
-        self._forget_tags(tags)
-
-    def _forget_tags(self, tags: list[int]) -> None:
-        for tag in tags:
-            held = self._unacked.pop(tag)
-            if held.consumer is not None:
-                held.consumer.held -= 1
+    def _apply(self, batch: Batch) -> None:
+        try:
+            with missing_as_not_found():
+                self._store.apply(batch)
+        except Unroutable as error:
+            raise ChannelError(str(error), reply_code=NO_ROUTE) from error
 
     def _begun(self) -> Batch:
         if self._transaction is None:
@@ -500,32 +341,9 @@ class Channel(StdChannel):
 
     def _open(self) -> Connection:
         if self.connection is None:
-            raise PreconditionFailed("the channel is closed")
+            raise RecoverableConnectionError("the channel is closed")
         return self.connection
-
-    def _returned(self, error: Unroutable, message: Any) -> bool:
-        listeners = list(self.events["basic_return"])
-        for listener in listeners:
-            listener(_no_route(error), error.exchange, error.routing_key, message)
-        return bool(listeners)
-
-
-def _no_route(error: Unroutable) -> Exception:
-    found: Exception = error_for_code(312, str(error), (60, 50), PreconditionFailed)
-    return found
-
-
-def _held(consumer: Consumer) -> int:
-    return consumer.held
 
 
 def _ignore(message: object) -> None:
     """Stands in for a callback that wasn't given."""
-
-
-@contextmanager
-def _not_found() -> Iterator[None]:
-    try:
-        yield
-    except MissingEntity as error:
-        raise NotFound(str(error)) from error

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from amqp.basic_message import Message as RawMessage
+import amqp.basic_message
 from amqp.exceptions import PreconditionFailed
 from kombu.message import Message as KombuMessage
 
 from busworker.transports.engine import codec
 from busworker.transports.engine.records import Delivery, Outgoing
+
+RawMessage: Any = amqp.basic_message.Message
+"""py-amqp's message; untyped."""
 
 
 class Message(KombuMessage):
@@ -17,7 +20,7 @@ class Message(KombuMessage):
 
     def __init__(self, raw: Any, channel: Any = None, **kwargs: Any) -> None:
         properties = raw.properties
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             body=raw.body,
             channel=channel,
             delivery_tag=raw.delivery_tag,
@@ -43,23 +46,25 @@ def outgoing(raw: Any, exchange: str, routing_key: str, mandatory: bool) -> Outg
             format to the broker; this is RabbitMQ's).
         TypeError, OverflowError: a property can't be stored.
     """
-    properties = {key: value for key, value in raw.properties.items() if value is not None}
+    properties = raw.properties
+    body = raw.body if type(raw.body) is bytes else _bytes(raw.body, properties)
     return Outgoing(
         exchange,
         routing_key,
         codec.encode(properties),
-        _bytes(raw.body, properties),
+        body,
         _milliseconds(properties.get("expiration")),
         mandatory,
     )
 
 
-def raw_message(delivery: Delivery, channel: Any, info: dict[str, object]) -> Any:
-    """A stored message as py-amqp would hand it out; `info` is added to its delivery info."""
+def raw_message(delivery: Delivery, channel: Any, delivery_tag: int | None, consumer_tag: str | None) -> Any:
+    """A stored message as py-amqp would hand it out."""
     raw = RawMessage(delivery.body, channel=channel)
     raw.properties = codec.decode(delivery.properties)
     raw.delivery_info = {
-        **info,
+        "consumer_tag": consumer_tag,
+        "delivery_tag": delivery_tag,
         "redelivered": delivery.redelivered,
         "exchange": delivery.exchange,
         "routing_key": delivery.routing_key,
@@ -70,11 +75,10 @@ def raw_message(delivery: Delivery, channel: Any, info: dict[str, object]) -> An
 
 
 def _bytes(body: object, properties: dict[str, Any]) -> bytes:
-    if isinstance(body, bytes):
-        return body
     if isinstance(body, str):
         # As py-amqp does: a string gets an encoding if it has none.
-        return body.encode(properties.setdefault("content_encoding", "utf-8"))
+        encoding = properties["content_encoding"] = properties.get("content_encoding") or "utf-8"
+        return body.encode(encoding)
     return bytes(body)  # type: ignore[call-overload,no-any-return]
 
 

@@ -25,9 +25,10 @@ class EmbeddedTransport(base.Transport):
     can_parse_url = True
     driver_type = "sqlite"
     driver_name = "busworker"
-    connection_errors = (BrokerUnavailable, amqp.exceptions.ConnectionError)
+    client: Any
+    connection_errors: Any = (BrokerUnavailable, amqp.exceptions.ConnectionError)
     recoverable_connection_errors = (BrokerUnavailable, amqp.exceptions.RecoverableConnectionError)
-    channel_errors = (amqp.exceptions.ChannelError, TopologyMismatch, MissingEntity)
+    channel_errors: Any = (amqp.exceptions.ChannelError, TopologyMismatch, MissingEntity)
     recoverable_channel_errors = (amqp.exceptions.RecoverableChannelError,)
     implements = base.Transport.implements.extend(
         asynchronous=False, heartbeats=False, exchange_type=frozenset(["direct", "fanout", "topic"])
@@ -58,11 +59,11 @@ class EmbeddedTransport(base.Transport):
         """See `Connection.drain_events`."""
         connection.drain_events(timeout=timeout)
 
-    def verify_connection(self, connection: Connection) -> bool:
+    def verify_connection(self, connection: Connection) -> Any:
         """Whether a connection is open."""
         return connection.connected
 
-    def driver_version(self) -> str:
+    def driver_version(self) -> Any:
         """The version of SQLite."""
         return version()
 

@@ -81,7 +81,10 @@ class WorkerPort:
         except BusworkerError as refused:
             conclude([receipt], "failed", refused)
         else:
-            conclude([receipt], "confirmed" if error is None else "failed", None if error is None else PublishFailed(error))
+            if error is None:
+                conclude([receipt], "confirmed")
+            else:
+                conclude([receipt], "failed", PublishFailed(error))
         return receipt
 
     def flush(self, timeout: float | None) -> None:

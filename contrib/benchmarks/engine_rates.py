@@ -56,7 +56,8 @@ class Bare:
 
     def consume(self, count: int) -> None:
         claim = (
-            "UPDATE message SET claimer = 1 WHERE seq IN (SELECT seq FROM message WHERE queue = 'q' AND claimer IS NULL "
+            "UPDATE message SET claimer = 1 WHERE seq IN "
+            "(SELECT seq FROM message WHERE queue = 'q' AND claimer IS NULL "
             "ORDER BY seq LIMIT 100) RETURNING seq, properties, body"
         )
         for _ in range(count // BATCH):

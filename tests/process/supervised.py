@@ -95,9 +95,7 @@ class Consumer:
         else:
             self.numbers[slot] = self.holds[slot] = number = self.numbers.get(slot, 0) + 1
             key = f"{slot}-{number}".encode().ljust(16)
-            link.send(
-                frames.Handout(number, 0, key, f"m{slot}-{number}", "t", 1, None, None, {}, SCRIPT.encode())
-            )
+            link.send(frames.Handout(number, 0, key, f"m{slot}-{number}", "t", 1, None, None, {}, SCRIPT.encode()))
 
 
 def consumer(job: ConsumerJob) -> int:

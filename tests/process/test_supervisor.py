@@ -41,9 +41,7 @@ def start(home: Home) -> Iterator[Start]:
         services.append(Service(process, stdout, stderr))
         if ready:
             begun = services[-1]
-            wait_until(
-                lambda: all(f"m{n}-1 begins" in begun.stderr for n in range(workers)), 20.0, begun._told
-            )
+            wait_until(lambda: all(f"m{n}-1 begins" in begun.stderr for n in range(workers)), 20.0, begun._told)
         return services[-1]
 
     yield start
@@ -168,9 +166,7 @@ def test_what_was_stopped_is_not_charged_even_if_the_consumer_hangs(start: Start
     assert owed(home) == []
 
 
-def test_a_killed_supervisor_leaves_nobody_and_its_successor_writes_down_what_is_owed(
-    start: Start, home: Home
-) -> None:
+def test_a_killed_supervisor_leaves_nobody_and_its_successor_writes_down_what_is_owed(start: Start, home: Home) -> None:
     service = start("hang", workers=2)
     left = [member.pid for member in service.tree()]
     service.kill()

@@ -109,9 +109,7 @@ class Node:
     def ctl(self, *args: str) -> str:
         """What `rabbitmqctl` says. About 0.5 s."""
         command = [str(BIN / "rabbitmqctl"), "--node", self.name, "--quiet", *args]
-        done = subprocess.run(
-            command, env=self._env(), capture_output=True, text=True, timeout=BOOT, check=False
-        )
+        done = subprocess.run(command, env=self._env(), capture_output=True, text=True, timeout=BOOT, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

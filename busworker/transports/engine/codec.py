@@ -17,12 +17,14 @@ _NAIVE_TIME, _AWARE_TIME, _DECIMAL = 1, 2, 3
 
 
 def encode(table: Mapping[str, object]) -> bytes:
-    """A table as bytes.
+    """A table as bytes, without what is None at its top.
 
     Raises:
         TypeError, OverflowError: it holds something that AMQP's tables don't.
     """
-    return _encode(_packed_table(table))
+    return _encode(
+        {key: value if type(value) in _PLAIN else _packed(value) for key, value in table.items() if value is not None}
+    )
 
 
 def decode(data: bytes) -> dict[str, object]:
@@ -30,15 +32,11 @@ def decode(data: bytes) -> dict[str, object]:
     return _decode(data)
 
 
-def _packed_table(table: Mapping[str, object]) -> Mapping[str, object]:
-    if _PLAIN.issuperset(map(type, table.values())):
-        return table
-    return {key: value if type(value) in _PLAIN else _packed(value) for key, value in table.items()}
-
-
 def _packed(value: object) -> object:
     if isinstance(value, dict):
-        return _packed_table(value)
+        if _PLAIN.issuperset(map(type, value.values())):
+            return value
+        return {key: item if type(item) in _PLAIN else _packed(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [item if type(item) in _PLAIN else _packed(item) for item in value]
     return _extension(value)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import apsw
 
@@ -33,8 +35,9 @@ class Database:
         self._durable = _SYNCHRONOUS[location.durability]
         self._lock = lock.of(location.folder / "lock")
         self._connection: apsw.Connection | None = None
-        self._pid = 0
+        self._file: tuple[int, int] | None = None
         self._synchronous = ""
+        _databases.add(self)
 
     def read(self, sql: str, bindings: apsw.Bindings = ()) -> list[Row]:
         """The rows of a query, in a read transaction that has ended when this returns.
@@ -46,7 +49,7 @@ class Database:
             return self._open().execute(sql, bindings).fetchall()
 
     @contextmanager
-    def snapshot(self) -> Iterator[apsw.Connection]:
+    def snapshot(self) -> Generator[apsw.Connection]:
         """A read transaction: every query in the block sees the same state. Keep it short.
 
         Raises:
@@ -61,7 +64,7 @@ class Database:
                 connection.execute("ROLLBACK")
 
     @contextmanager
-    def write(self, *, durable: bool) -> Iterator[apsw.Connection]:
+    def write(self, *, durable: bool) -> Generator[apsw.Connection]:
         """A write transaction, committed at the end of the block, rolled back if the block raises.
 
         Args:
@@ -71,25 +74,23 @@ class Database:
         Raises:
             BrokerUnavailable: nothing was done.
         """
-        with translated(self.path):
-            self._lock.acquire()
-            try:
-                yield from self._transaction(self._durable if durable or self._durable == "OFF" else "NORMAL")
-            except apsw.Error as error:
-                if not isinstance(error, RETRY_IN_PLACE):
-                    self.close()
-                raise
-            finally:
-                self._lock.release()
+        with translated(self.path), self._lock:
+            yield from self._transaction(self._durable if durable or self._durable == "OFF" else "NORMAL")
 
     def close(self) -> None:
-        """Closes the connection, if it is this process's; the next use opens it again."""
+        """Closes the connection; the next use opens it again."""
         connection, self._connection = self._connection, None
-        if connection is not None and self._pid == os.getpid():
+        if connection is not None:
             connection.close()
 
-    def _transaction(self, synchronous: str) -> Iterator[apsw.Connection]:
-        connection = self._open(locked=True)
+    def leave(self) -> None:
+        """In a forked child: leaves the parent's connection alone for ever, even at the end of the interpreter."""
+        if self._connection is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+        self._connection = None
+
+    def _transaction(self, synchronous: str) -> Generator[apsw.Connection]:
+        connection = self._open_locked()
         if synchronous != self._synchronous:
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             self._synchronous = synchronous
@@ -97,25 +98,25 @@ class Database:
         try:
             yield connection
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if isinstance(error, apsw.Error) and not isinstance(error, RETRY_IN_PLACE):
+                self.close()
             raise
 
-    def _open(self, *, locked: bool = False) -> apsw.Connection:
-        if self._connection is not None:
-            if self._pid == os.getpid():
-                return self._connection
-            _leave_for_ever(self._connection)
-        self._pid = os.getpid()
-        if locked:
-            self._connection = self._connect()
-        else:
-            self._lock.acquire()
-            try:
+    def _open(self) -> apsw.Connection:
+        if self._connection is None:
+            with self._lock:
                 self._connection = self._connect()
-            finally:
-                self._lock.release()
+        return self._connection
+
+    def _open_locked(self) -> apsw.Connection:
+        if self._connection is not None and _identity(self.path) != self._file:
+            # Commits would go into a file that nobody else sees.
+            self.close()
+        if self._connection is None:
+            self._connection = self._connect()
         return self._connection
 
     def _connect(self) -> apsw.Connection:
@@ -128,15 +129,28 @@ class Database:
         except BaseException:
             connection.close()
             raise
+        self._file = _identity(self.path)
         self._synchronous = ""
         return connection
 
 
-def _leave_for_ever(connection: apsw.Connection) -> None:
-    # A reference that is never given back: not even the end of the interpreter closes the parent's connection here.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def version() -> str:
     """The version of SQLite."""
     return apsw.sqlite_lib_version()
+
+
+def _leave_all() -> None:
+    for database in list(_databases):
+        database.leave()
+
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_leave_all)

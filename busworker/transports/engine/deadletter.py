@@ -1,8 +1,8 @@
-"""What becomes of a message that leaves a queue without being acknowledged (RabbitMQ, "Dead Letter Exchanges"). Pure."""
+"""What becomes of a message that leaves a queue unacknowledged (RabbitMQ, "Dead Letter Exchanges"). Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -14,8 +14,8 @@ from busworker.transports.engine.records import Outgoing, QueueRecord
 Reason = Literal["expired", "rejected", "maxlen"]
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A stored message about to leave its queue."""
+class DeadLetter(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A stored message about to leave its queue. A row of `MESSAGE`."""
 
     seq: int
     queue: int
@@ -24,6 +24,15 @@ class DeadLetter(msgspec.Struct, frozen=True):
     expires: int | None
     properties: bytes
     body: bytes
+
+
+MESSAGE = "message.seq, message.queue, message.exchange, message.routing_key, expires, properties, body"
+"""The columns of a `DeadLetter`."""
+
+
+def dead_letters(rows: Sequence[tuple[object, ...]]) -> list[DeadLetter]:
+    """Rows of the columns `MESSAGE`, checked."""
+    return msgspec.convert(rows, list[DeadLetter])
 
 
 def died(letter: DeadLetter, queue: QueueRecord, reason: Reason, now: int) -> tuple[Outgoing, frozenset[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +46,7 @@ RETRY_IN_PLACE = (apsw.BusyError, apsw.LockedError, apsw.FullError)
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Generator[None]:
     """Raises what apsw and the operating system say about a store as `BrokerUnavailable`."""
     try:
         yield
@@ -60,6 +60,6 @@ def translated(path: Path) -> Iterator[None]:
 
 def advice(error: apsw.Error) -> str:
     """What to do about an error."""
-    if isinstance(error, apsw.IOError) and error.extendedresult == apsw.SQLITE_IOERR_SHMSIZE:
+    if isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
         return "there is no space for its index; free some space (a container's /dev/shm often has only 64 MB)"
     return next(text for kind, text in _ADVICE.items() if isinstance(error, kind))

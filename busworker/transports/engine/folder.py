@@ -15,7 +15,24 @@ WAKE = "wake"
 # SQLite's WAL needs memory shared by all processes and byte-range locks that work: "All processes using a database
 # must be on the same host computer" (https://www.sqlite.org/wal.html).
 _NETWORK = frozenset(
-    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "9p", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs"]
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "ncpfs",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "9p",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.s3fs",
+    ]
 )
 
 
@@ -79,7 +96,9 @@ def refuse_network(path: Path) -> None:
     """Raises ConfigurationError for a folder on a network file system."""
     kind = _file_system(path)
     if kind in _NETWORK:
-        raise ConfigurationError(f"store {path} lies on a network file system ({kind}): choose a folder on a local disk")
+        raise ConfigurationError(
+            f"store {path} lies on a network file system ({kind}): choose a folder on a local disk"
+        )
 
 
 def _make_like(path: Path, parent: Path) -> None:

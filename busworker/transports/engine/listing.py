@@ -5,9 +5,9 @@ A long one would keep the log from being checkpointed: it grew to 157 MB behind 
 
 from __future__ import annotations
 
-from busworker.transports.engine.cells import blob, integer, text
+from busworker.transports.engine.cells import integer
 from busworker.transports.engine.database import Database
-from busworker.transports.engine.records import Delivery, QueueRecord
+from busworker.transports.engine.records import DELIVERY, Delivery, QueueRecord, deliveries
 
 
 def counts(database: Database, queue: QueueRecord) -> tuple[int, int]:
@@ -47,10 +47,7 @@ def page(
     compare, order = ("<", "DESC") if newest_first else (">", "ASC")
     beyond = cursor if cursor is not None else (1 << 62 if newest_first else 0)
     query = (
-        "SELECT message.seq, redelivered, exchange, routing_key, properties, body FROM ready JOIN message USING (seq) "
+        f"SELECT {DELIVERY} FROM ready JOIN message USING (seq) "
         f"WHERE ready.queue = ? AND ready.seq {compare} ? ORDER BY ready.seq {order} LIMIT ?"
     )
-    return [
-        Delivery(queue.name, integer(seq), bool(again), text(exchange), text(key), blob(properties), blob(body))
-        for seq, again, exchange, key, properties, body in database.read(query, (queue.id, beyond, limit))
-    ]
+    return deliveries(database.read(query, (queue.name, queue.id, beyond, limit)))

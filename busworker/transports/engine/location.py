@@ -61,9 +61,17 @@ def _filesystem(url: str, host: str, path: str, options: dict[str, str]) -> Loca
         raise ConfigurationError(f"broker {url!r} has no absolute path: write filesystem:///folder, with three slashes")
     durability = options.pop("durability", "full")
     _no_more_options(url, options, "durability")
-    if durability == "full" or durability == "normal":
-        return Location(Path(path), durability)
-    raise ConfigurationError(f"broker {url!r}: durability={durability!r} doesn't exist: use full or normal")
+    return Location(Path(path).absolute(), _durability(url, durability))
+
+
+def _durability(url: str, name: str) -> Durability:
+    match name:
+        case "full":
+            return "full"
+        case "normal":
+            return "normal"
+        case _:
+            raise ConfigurationError(f"broker {url!r}: durability={name!r} doesn't exist: use full or normal")
 
 
 def _memory(url: str, name: str, options: dict[str, str]) -> Location:

@@ -31,7 +31,7 @@ class WriteLock:
         self._descriptor: int | None = None
         self._threads = threading.Lock()
 
-    def acquire(self) -> None:
+    def __enter__(self) -> None:
         """Waits for the lock, at most `PATIENCE` seconds.
 
         Raises:
@@ -47,7 +47,7 @@ class WriteLock:
             self._threads.release()
             raise
 
-    def release(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Lets the next one in."""
         if self._descriptor is not None:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -11,7 +11,7 @@ from busworker.errors import ConfigurationError
 Arguments = Mapping[str, object]
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A message to publish. `properties` is encoded by `codec`; `expiration` is in milliseconds."""
 
     exchange: str
@@ -22,8 +22,8 @@ class Outgoing(msgspec.Struct, frozen=True):
     mandatory: bool = False
 
 
-class Delivery(msgspec.Struct, frozen=True):
-    """A message of a queue. `seq` is its name in the store and its place in the queue."""
+class Delivery(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A message of a queue. `seq` is its name in the store and its place in the queue. A row of `DELIVERY`."""
 
     queue: str
     seq: int
@@ -32,6 +32,16 @@ class Delivery(msgspec.Struct, frozen=True):
     routing_key: str
     properties: bytes
     body: bytes
+    expires: int | None = None
+
+
+DELIVERY = "?1, message.seq, redelivered, exchange, routing_key, properties, body, expires"
+"""The columns of a `Delivery` in a query on `ready JOIN message`; the first parameter is the queue's name."""
+
+
+def deliveries(rows: Sequence[tuple[object, ...]]) -> list[Delivery]:
+    """Rows of the columns `DELIVERY`, checked."""
+    return msgspec.convert(rows, list[Delivery], strict=False)
 
 
 class Batch(msgspec.Struct):

@@ -122,6 +122,11 @@ def delete_exchange(connection: apsw.Connection, name: str) -> None:
     _changed(connection)
 
 
+def has_bindings(connection: apsw.Connection, exchange: str) -> bool:
+    """Whether anything is bound to an exchange."""
+    return bool(connection.execute("SELECT 1 FROM binding WHERE exchange = ? LIMIT 1", (exchange,)).fetchall())
+
+
 def declare_queue(connection: apsw.Connection, name: str, arguments: Arguments, *, auto_delete: bool) -> None:
     """Makes a queue, or finds it as it is to be.
 
@@ -143,9 +148,10 @@ def declare_queue(connection: apsw.Connection, name: str, arguments: Arguments, 
 
 def delete_queue(connection: apsw.Connection, queue: QueueRecord) -> None:
     """Removes a queue with its bindings, its listeners and all its messages, claimed ones included."""
+    held = "SELECT seq FROM ready WHERE queue = ?1 UNION ALL SELECT seq FROM claimed WHERE queue = ?1"
     for statement in (
-        "DELETE FROM expiry WHERE (due, seq) IN (SELECT expires, seq FROM message WHERE queue = ? AND expires IS NOT NULL)",
-        "DELETE FROM message WHERE seq IN (SELECT seq FROM ready WHERE queue = ?1 UNION ALL SELECT seq FROM claimed WHERE queue = ?1)",
+        f"DELETE FROM expiry WHERE (due, seq) IN (SELECT expires, seq FROM message WHERE seq IN ({held}))",
+        f"DELETE FROM message WHERE seq IN ({held})",
         "DELETE FROM ready WHERE queue = ?",
         "DELETE FROM claimed WHERE queue = ?",
         "DELETE FROM binding WHERE queue = ?",
@@ -187,7 +193,9 @@ def _check(kind: str, name: str, found: dict[str, object], wanted: dict[str, obj
 
 
 def _read_queues(connection: apsw.Connection) -> Iterable[QueueRecord]:
-    for number, name, auto_delete, arguments in connection.execute("SELECT id, name, auto_delete, arguments FROM queue"):
+    for number, name, auto_delete, arguments in connection.execute(
+        "SELECT id, name, auto_delete, arguments FROM queue"
+    ):
         yield queue_record(integer(number), text(name), bool(auto_delete), codec.decode(blob(arguments)))
 
 
@@ -198,4 +206,3 @@ def _read_bindings(
     for exchange, key, queue in connection.execute("SELECT exchange, routing_key, queue FROM binding"):
         found.setdefault(text(exchange), []).append((text(key), queues[integer(queue)]))
     return found
-

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import apsw
 
-from busworker.transports.engine.cells import blob, integer, text
-from busworker.transports.engine.deadletter import DeadLetter, Reason, died
+from busworker.transports.engine.cells import integer, text
+from busworker.transports.engine.deadletter import MESSAGE, DeadLetter, Reason, dead_letters, died
 from busworker.transports.engine.records import Outgoing, QueueRecord
 from busworker.transports.engine.topology import Topology
 
@@ -20,9 +20,6 @@ LOOK_EVERY_MS = 1000
 """How often whoever consumes looks at the store even if nothing woke it."""
 
 _ENDLESS = 1 << 62
-
-MESSAGE = "message.seq, message.queue, message.exchange, message.routing_key, expires, properties, body"
-"""The columns of a `DeadLetter`, in its order."""
 
 
 class Transaction:
@@ -65,15 +62,20 @@ class Transaction:
     def ready_head(self, queue: QueueRecord, count: int) -> list[DeadLetter]:
         """The oldest ready messages of a queue."""
         query = f"SELECT {MESSAGE} FROM ready JOIN message USING (seq) WHERE ready.queue = ? ORDER BY ready.seq LIMIT ?"
-        return dead_letters(self.connection.execute(query, (queue.id, count)))
+        return dead_letters(self.connection.execute(query, (queue.id, count)).fetchall())
 
     def remove_ready(self, letters: Sequence[DeadLetter]) -> None:
         """Deletes ready messages."""
         run = self.connection.executemany
         run("DELETE FROM ready WHERE queue = ? AND seq = ?", [(letter.queue, letter.seq) for letter in letters])
-        run("DELETE FROM expiry WHERE due = ? AND seq = ?", _expiries(letters))
+        self.unschedule([(letter.expires, letter.seq) for letter in letters if letter.expires is not None])
         run("DELETE FROM message WHERE seq = ?", [(letter.seq,) for letter in letters])
         self._depth.subtract(letter.queue for letter in letters)
+
+    def unschedule(self, expiries: Sequence[tuple[int, int]]) -> None:
+        """Notes that messages, named by due time and `seq`, don't expire any more."""
+        if expiries:
+            self.connection.executemany("DELETE FROM expiry WHERE due = ? AND seq = ?", expiries)
 
     def dead_letter(self, letters: Iterable[DeadLetter], reason: Reason) -> None:
         """Sends messages, already deleted, to the dead-letter exchange of their queue, if it has one."""
@@ -85,14 +87,16 @@ class Transaction:
                     if target.name not in visited:
                         self._insert(target, message)
 
-    def finish(self) -> list[str]:
+    def finish(self) -> set[str]:
         """Writes everything.
 
         Returns:
             The FIFOs of those who listen to queues that got messages.
         """
         self._write()
-        while over := [queue for queue in self.topology.limited if queue.id in self._filled and self._excess(queue) > 0]:
+        while over := [
+            queue for queue in self.topology.limited if queue.id in self._filled and self._excess(queue) > 0
+        ]:
             for queue in over:
                 self._limit(queue)
             self._write()
@@ -110,8 +114,6 @@ class Transaction:
             (self._next, queue.id, message.exchange, message.routing_key, expires, message.properties, message.body)
         )
         self._next += 1
-        self._depth[queue.id] += 1
-        self._filled.add(queue.id)
 
     def _write(self) -> None:
         if self._rows:
@@ -119,7 +121,12 @@ class Transaction:
             self.connection.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?)", self._rows)
             run("INSERT INTO ready SELECT queue, seq, 0 FROM message WHERE seq >= ?", (self._first,))
             if self._shortest_life < _ENDLESS:
-                run("INSERT INTO expiry SELECT expires, seq FROM message WHERE seq >= ? AND expires NOTNULL", (self._first,))
+                run(
+                    "INSERT INTO expiry SELECT expires, seq FROM message WHERE seq >= ? AND expires NOTNULL",
+                    (self._first,),
+                )
+            self._depth.update(row[1] for row in self._rows)
+            self._filled.update(row[1] for row in self._rows)
             self._rows, self._first = [], self._next
         if self._depth:
             changes = [(count, queue) for queue, count in self._depth.items()]
@@ -138,16 +145,13 @@ class Transaction:
         rows = self.connection.execute("SELECT ready FROM depth WHERE queue = ?", (queue.id,)).fetchall()
         return integer(rows[0][0]) - (queue.max_length or 0)
 
-    def _listeners(self) -> list[str]:
-        if not self._filled:
-            return []
+    def _listeners(self) -> set[str]:
+        run = self.connection.execute
         if self._shortest_life < LOOK_EVERY_MS:
             # Whoever consumes may have to move it before the next look.
-            rows = self.connection.execute("SELECT DISTINCT fifo FROM listener")
-        else:
-            query = "SELECT DISTINCT fifo FROM listener WHERE queue IN (SELECT value FROM carray(?))"
-            rows = self.connection.execute(query, (numbers(self._filled),))
-        return [text(row[0]) for row in rows]
+            return {text(row[0]) for row in run("SELECT fifo FROM listener")}
+        query = "SELECT fifo FROM listener WHERE queue = ?"
+        return {text(row[0]) for queue in self._filled for row in run(query, (queue,))}
 
 
 def numbers(values: Iterable[int]) -> apsw.CArrayBinding:
@@ -155,26 +159,6 @@ def numbers(values: Iterable[int]) -> apsw.CArrayBinding:
     return apsw.carray(array("q", values))
 
 
-def dead_letters(rows: Iterable[tuple[apsw.SQLiteValue, ...]]) -> list[DeadLetter]:
-    """Rows of the columns `MESSAGE` as values."""
-    return [
-        DeadLetter(
-            integer(seq),
-            integer(queue),
-            text(exchange),
-            text(key),
-            None if expires is None else integer(expires),
-            blob(properties),
-            blob(body),
-        )
-        for seq, queue, exchange, key, expires, properties, body in rows
-    ]
-
-
 def now_ms() -> int:
     """The wall clock, which the store's due times are on because they outlive a boot, in milliseconds."""
     return time.time_ns() // 1_000_000
-
-
-def _expiries(letters: Iterable[DeadLetter]) -> list[tuple[int, int]]:
-    return [(letter.expires, letter.seq) for letter in letters if letter.expires is not None]

@@ -1,0 +1,118 @@
+"""Who gets what, by the pure dispatcher."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from busworker.consumer.dispatch import MOST_AHEAD, Dispatcher, Held
+from busworker.ipc.scoreboard import RING
+from busworker.message import Delivery, read_envelope
+
+
+def held(name: str) -> Held:
+    delivery = Delivery(1, "busworker.t/s.c", "t", False, {"message_id": name}, {}, b"{}")
+    return Held(delivery, read_envelope(delivery), name.encode(), 0)
+
+
+def pool(workers: int, messages: int) -> Dispatcher:
+    dispatcher = Dispatcher()
+    for slot in range(workers):
+        dispatcher.added(slot, 1, 100 + slot)
+    for number in range(messages):
+        dispatcher.take_in(held(f"m{number}"))
+    return dispatcher
+
+
+def test_an_idle_worker_gets_one_message_and_the_rest_waits() -> None:
+    dispatcher = pool(2, 5)
+    assert [(one.slot, one.key) for one in dispatcher.assign()] == [(0, b"m0"), (1, b"m1")]
+    assert [one.key for one in dispatcher.waiting] == [b"m2", b"m3", b"m4"]
+    assert dispatcher.assign() == []
+
+
+def test_a_worker_with_short_handlers_is_handed_ahead_and_one_with_long_handlers_is_not() -> None:
+    dispatcher = pool(1, 500)
+    (first,) = dispatcher.assign()
+    assert dispatcher.finished(0, 1, first.number, 0.000_01) is first
+    dispatcher.entry_closed(first)
+    assert len(dispatcher.assign()) == MOST_AHEAD
+    for one in list(dispatcher.workers[0].handed):
+        dispatcher.finished(0, 1, one.number, 0.5)
+        dispatcher.entry_closed(one)
+    assert dispatcher.ahead == 1
+    assert len(dispatcher.assign()) == 1
+
+
+def test_messages_that_only_waited_in_a_dead_workers_link_come_first_again_in_their_order() -> None:
+    dispatcher = pool(1, 500)
+    (first,) = dispatcher.assign()
+    dispatcher.finished(0, 1, first.number, 0.000_01)
+    dispatcher.assign()
+    left = dispatcher.removed(0, 1)
+    assert [one.key for one in left[:3]] == [b"m1", b"m2", b"m3"]
+    dispatcher.wait_again(left[1:])
+    assert [one.key for one in list(dispatcher.waiting)[:2]] == [b"m2", b"m3"]
+    assert all(one.slot == -1 and one.number == 0 for one in dispatcher.waiting)
+
+
+def test_an_outcome_of_an_earlier_incarnation_or_of_an_unknown_message_is_ignored() -> None:
+    dispatcher = pool(1, 1)
+    (first,) = dispatcher.assign()
+    assert dispatcher.finished(0, 2, first.number, 0.1) is None
+    assert dispatcher.finished(0, 1, first.number + 1, 0.1) is None
+    assert dispatcher.finished(3, 1, first.number, 0.1) is None
+    assert dispatcher.removed(0, 2) == []
+    assert dispatcher.removed(0, 1) == [first]
+    assert dispatcher.finished(0, 1, first.number, 0.1) is None
+
+
+def test_a_retired_worker_gets_nothing_more_and_is_named_once_it_is_idle() -> None:
+    dispatcher = pool(2, 4)
+    one, _ = dispatcher.assign()
+    dispatcher.retire(0, 1)
+    assert dispatcher.idle_retired() == []
+    dispatcher.finished(0, 1, one.number, 0.1)
+    assert [slot for slot, _ in dispatcher.idle_retired()] == [0]
+    assert all(handed.slot == 1 for handed in dispatcher.assign())
+    assert dispatcher.window == 1
+
+
+def test_an_entry_that_is_still_open_is_not_used_again() -> None:
+    dispatcher = pool(1, RING + 10)
+    for _ in range(RING):
+        (one,) = dispatcher.assign()[:1]
+        dispatcher.finished(0, 1, one.number, 1.0)
+    assert dispatcher.assign() == []
+    one.number, one.slot = 1, 0
+    dispatcher.entry_closed(one)
+    assert [again.number for again in dispatcher.assign()] == [RING + 1]
+
+
+@given(st.lists(st.sampled_from(["take", "assign", "finish", "die", "replace"]), max_size=200), st.integers(1, 4))
+def test_no_message_is_ever_in_two_places_or_gone(steps: list[str], workers: int) -> None:
+    dispatcher, count, done, incarnation = pool(workers, 0), 0, 0, 1
+    for step in steps:
+        if step == "take":
+            dispatcher.take_in(held(f"m{count}"))
+            count += 1
+        elif step == "assign":
+            dispatcher.assign()
+        elif step == "replace":
+            incarnation += 1
+            dispatcher.wait_again(
+                dispatcher.removed(0, dispatcher.workers[0].incarnation) if 0 in dispatcher.workers else []
+            )
+            dispatcher.added(0, incarnation, 7)
+        else:
+            for slot, worker in list(dispatcher.workers.items()):
+                if step == "die":
+                    dispatcher.wait_again(dispatcher.removed(slot, worker.incarnation))
+                    dispatcher.added(slot, worker.incarnation + 1, 9)
+                elif worker.handed:
+                    one = dispatcher.finished(slot, worker.incarnation, worker.handed[0].number, 0.000_1)
+                    assert one is not None
+                    dispatcher.entry_closed(one)
+                    done += 1
+        places = [*dispatcher.waiting, *(one for worker in dispatcher.workers.values() for one in worker.handed)]
+        assert len({one.key for one in places}) == len(places) == count - done
