@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import amqp.exceptions as refused
 import kombu
 import msgspec
+from kombu.exceptions import KombuError
 
 from busworker.errors import BrokerUnavailable, ConfigurationError, TopologyMismatch
 from busworker.urls import hide_password
@@ -18,7 +19,7 @@ EMBEDDED = {
     "memory": "busworker.transports:MemoryTransport",
 }
 AMQP = ("amqp", "amqps")
-CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 5
 QUEUE_TYPES = ("quorum", "classic")
 
 
@@ -58,12 +59,13 @@ def connect(broker: Broker, *, claim_file: str | None = None) -> kombu.Connectio
     """
     with translated(broker):
         connection = _made(broker, claim_file)
-        connection.connect()
+        # `connect` pauses 2 s before its second try; our callers choose their own pauses.
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, reraise_as_library_errors=False)
         return connection
 
 
 @contextmanager
-def translated(broker: Broker) -> Iterator[None]:
+def translated(broker: Broker) -> Generator[None, None, None]:
     """Turns what kombu and py-amqp raise into our errors."""
     name = hide_password(broker.url)
     try:
@@ -78,7 +80,7 @@ def translated(broker: Broker) -> Iterator[None]:
         raise TopologyMismatch(
             f"broker {name}: {_said(error)}; remove that queue or exchange once it is empty"
         ) from error
-    except (refused.AMQPError, kombu.exceptions.KombuError, OSError, AttributeError) as error:
+    except (refused.AMQPError, KombuError, OSError, AttributeError) as error:
         # py-amqp sometimes raises AttributeError when a connection is lost (kombu/transport/pyamqp.py says so).
         raise BrokerUnavailable(f"broker {name} can't be used: {_said(error)}") from error
 
@@ -96,8 +98,8 @@ def _parse_one(url: str) -> Broker:
         return Broker(url, parts.scheme, None)
     if parts.scheme not in AMQP or "://" not in url:
         raise ConfigurationError(
-            f"broker {hide_password(url)!r} has no scheme we know: use filesystem:///folder, memory://name, amqp://host "
-            "or amqps://host"
+            f"broker {hide_password(url)!r} has no scheme we know: use filesystem:///folder, memory://name, "
+            "amqp://host or amqps://host"
         )
     options = dict(parse_qsl(parts.query))
     queue_type = options.pop("queue_type", "quorum")

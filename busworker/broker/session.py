@@ -177,12 +177,12 @@ class Session:
     def filenos(self) -> list[int]:
         """What becomes readable when something arrives."""
         if self.broker.embedded:
-            return [self._connection.connection.fileno()]
-        return [connection.connection.sock.fileno() for connection in (self._connection, self._publishing)]
+            return [_link(self._connection).fileno()]
+        return [_link(connection).sock.fileno() for connection in (self._connection, self._publishing)]
 
     def next_due(self) -> float:
         """Seconds after which `fetch` is worth calling even if nothing became readable."""
-        return float(self._connection.connection.next_due()) if self.broker.embedded else 1.0
+        return float(_link(self._connection).next_due()) if self.broker.embedded else 1.0
 
     def abandoned(self, queues: Sequence[str]) -> list[str]:
         """On the engine: claim files of pools with claims on these queues and without any process left."""
@@ -220,7 +220,7 @@ class Session:
         if not self.broker.embedded:
             return None
         with translated(self.broker):
-            return self._channel.routes(topology.EXCHANGE, topic) not in ([], [topology.UNROUTED])
+            return list(self._channel.routes(topology.EXCHANGE, topic)) not in ([], [topology.UNROUTED])
 
     def counts(self, queue: str) -> Counts | None:
         """How many messages a queue holds; None if there is no such queue."""
@@ -230,7 +230,7 @@ class Session:
                 return None if found is None else Counts(*found)
             with self._scratch() as channel:
                 try:
-                    return Counts(channel.queue_declare(queue, passive=True).message_count, None)
+                    return Counts(int(channel.queue_declare(queue, passive=True).message_count), None)
                 except self._connection.channel_errors:
                     return None
 
@@ -239,7 +239,7 @@ class Session:
         if not self.broker.embedded:
             return None
         with translated(self.broker):
-            return sum(self._channel.count_routing_key(queue, work_queue) for queue in topology.retry_queues())
+            return sum(int(self._channel.count_routing_key(queue, work_queue)) for queue in topology.retry_queues())
 
     def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Iterator[Delivery]:
         """Looks at the messages of a queue; their order, content and counts stay. AMQP always reads from the head."""
@@ -277,8 +277,7 @@ class Session:
 
     def _delivery(self, channel: Any, queue: str, raw: AmqpMessage) -> Delivery:
         tag = next(self._tags)
-        info = raw.delivery_info
-        self._held[tag] = (channel, info["delivery_tag"])
+        self._held[tag] = (channel, _info(raw)["delivery_tag"])
         return _read(raw, tag, queue)
 
     def _transact(self, items: Sequence[Settled], outgoing: Sequence[Outgoing] = ()) -> None:
@@ -307,7 +306,8 @@ class Session:
         exchange, properties = outgoing.exchange, outgoing.properties
         if outgoing.delay:
             exchange, properties = self._delayed(outgoing)
-        message = AmqpMessage(outgoing.body, application_headers=outgoing.headers, **properties)
+        body: Any = outgoing.body  # py-amqp says str, and means bytes too
+        message = AmqpMessage(body, application_headers=outgoing.headers, **properties)
         self._channel.basic_publish(message, exchange, outgoing.routing_key, mandatory=True)
 
     def _delayed(self, outgoing: Outgoing) -> tuple[str, dict[str, object]]:
@@ -350,8 +350,8 @@ class Session:
             size = page if left < 0 else min(page, left)
             raws = self._channel.browse(queue, cursor=cursor, limit=size, newest_first=newest_first)
             for raw in raws:
-                cursor = raw.delivery_info["cursor"]
-                yield _read(raw, int(cursor), queue)
+                cursor = int(_info(raw)["cursor"])
+                yield _read(raw, cursor, queue)
             left -= len(raws) if left > 0 else 0
             if len(raws) < size:
                 return
@@ -367,6 +367,14 @@ class Session:
 
     def _scratch(self) -> Any:
         return _raw(self._connection.channel())
+
+
+def _link(connection: kombu.Connection) -> Any:
+    return connection.connection  # the transport's own, which kombu gives no type
+
+
+def _info(raw: AmqpMessage) -> dict[str, Any]:
+    return raw.delivery_info or {}
 
 
 def _raw(channel: Any) -> Any:
@@ -388,8 +396,8 @@ def _read(raw: AmqpMessage, tag: int, queue: str) -> Delivery:
     return Delivery(
         tag=tag,
         queue=queue,
-        routing_key=raw.delivery_info["routing_key"],
-        redelivered=bool(raw.delivery_info.get("redelivered")),
+        routing_key=_info(raw)["routing_key"],
+        redelivered=bool(_info(raw).get("redelivered")),
         properties=properties,
         headers=headers if isinstance(headers, dict) else {},
         body=body if isinstance(body, bytes) else str(body).encode(),
@@ -397,6 +405,6 @@ def _read(raw: AmqpMessage, tag: int, queue: str) -> Delivery:
 
 
 def _amqp_flavour(broker: Broker, connection: kombu.Connection) -> topology.Flavour:
-    version = str(connection.connection.server_properties.get("version", "0"))
+    version = str(_link(connection).server_properties.get("version", "0"))
     major = version.split(".", 1)[0]
     return topology.Flavour(broker.queue_type, unlimited_delivery=major.isdigit() and int(major) >= 4)

@@ -11,9 +11,10 @@ import re
 import msgspec
 
 from busworker.copies import Target
-from busworker.message import BUS_EXCHANGE as EXCHANGE
+from busworker.message import BUS_EXCHANGE
 from busworker.retry import LADDER
 
+EXCHANGE = BUS_EXCHANGE
 UNROUTED = "busworker.unrouted"
 BACK = "busworker.back"
 RETRY = "busworker.retry."

@@ -69,7 +69,8 @@ def ensure(connection: apsw.Connection, path: Path) -> None:
         return
     if version != 0 or connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
         raise BrokerUnavailable(
-            f"store {path} has schema {version}, this busworker knows {VERSION}: upgrade busworker, or take another folder"
+            f"store {path} has schema {version}, this busworker knows {VERSION}: "
+            "upgrade busworker, or take another folder"
         )
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
