@@ -273,9 +273,9 @@ class Bus:
         if checked_name(name, "channel") in self.channels:
             raise ConfigurationError(f"service {self.name} has two channels {name!r}: give one another name")
         for what, value in (("processes", processes), ("concurrency", concurrency)):
-            if not 1 <= value <= 1000:
+            if not _is_count(value) or value > 1000:
                 raise ConfigurationError(f"channel {self.name}.{name}: {what}={value!r} must be from 1 to 1000")
-        if max_messages is not None and max_messages < 1:
+        if max_messages is not None and not _is_count(max_messages):
             raise ConfigurationError(f"channel {self.name}.{name}: max_messages={max_messages!r} must be 1 or more")
         limit = None if memory_limit is None else size(memory_limit, "memory_limit")
         spec = ChannelSpec(name, processes, concurrency, limit, max_messages, ())
@@ -413,6 +413,10 @@ def importing() -> Generator[None]:
         yield
     finally:
         _importing -= 1
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 1
 
 
 def _wants_message(handler: Handler) -> bool:

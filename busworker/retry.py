@@ -52,13 +52,28 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         object.__setattr__(self, "delays", tuple(self.delays))
         object.__setattr__(self, "dead_on", tuple(self.dead_on))
-        if self.max_attempts < 1:
+        # Types are checked too: a wrong one would show only when a message fails.
+        if not _is_count(self.max_attempts):
             raise ConfigurationError(f"RetryPolicy(max_attempts={self.max_attempts!r}): give 1 or more")
-        if not self.delays or any(not 0 <= delay <= 24 * HOUR for delay in self.delays):
+        if not self.delays or not all(_is_delay(delay) for delay in self.delays):
             raise ConfigurationError(
                 f"RetryPolicy(delays={self.delays!r}): give one or more delays from 0 to 86400 seconds"
             )
+        if not all(_is_exception(kind) for kind in self.dead_on):
+            raise ConfigurationError(f"RetryPolicy(dead_on={self.dead_on!r}): give exception types")
 
     def delay_after(self, attempt: int) -> float:
         """Seconds to wait after a failed attempt (1-based)."""
         return self.delays[min(attempt, len(self.delays)) - 1]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
+def _is_delay(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 24 * HOUR
+
+
+def _is_exception(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)

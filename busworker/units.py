@@ -8,7 +8,8 @@ from busworker.errors import ConfigurationError
 
 _DURATION = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = {"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
-_NO_LONGER = 2**63
+_LONGEST = 1e9  # 31 years; some ten times that is more than setitimer(2) and Python's clocks take
+_LARGEST = 2**63
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
@@ -16,10 +17,10 @@ def seconds(value: float | str, what: str, *, least: float = 0) -> float:
     """A duration in seconds: a number of them, or a text with one of ms, s, m, h, d.
 
     Raises:
-        ConfigurationError: it is none, or less than `least`; `what` is named.
+        ConfigurationError: it is none, less than `least`, or over 31 years; `what` is named.
     """
     number = _parsed(value, _DURATION, "s") if isinstance(value, str) else value
-    if number is None or not least <= number < _NO_LONGER:
+    if number is None or not least <= number <= _LONGEST:
         raise ConfigurationError(f'{what}={value!r}: give seconds of at least {least:g}, or a text like "10m"')
     return float(number)
 
@@ -31,7 +32,7 @@ def size(value: int | str, what: str) -> int:
         ConfigurationError: it is none, or not positive; `what` is named.
     """
     number = _parsed(value, _SIZE, "b") if isinstance(value, str) else value
-    if number is None or not 1 <= number < _NO_LONGER:
+    if number is None or not 1 <= number < _LARGEST:
         raise ConfigurationError(f'{what}={value!r}: give a positive number of bytes, or a text like "512MB"')
     return int(number)
 

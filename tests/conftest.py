@@ -16,6 +16,7 @@ from tests.support.home import Home
 from tests.support.leftovers import Leftovers
 from tests.support.rabbitmq import Missing, Node, ensure_installed
 from tests.support.rabbitmq_keeper import Keeper, RabbitMQ
+from tests.support.stage import Stage
 
 KEEPER = pytest.StashKey[Keeper]()
 RUN = pytest.StashKey[Path]()
@@ -68,6 +69,12 @@ def command(home: Home) -> Iterator[Command]:
     command = Command(home)
     yield command
     command.close()
+
+
+@pytest.fixture
+def stage(command: Command, home: Home) -> Stage:
+    """Services on the home's default bus, whose handlers record what they do."""
+    return Stage(command, home)
 
 
 @pytest.fixture(params=["filesystem", "memory"])

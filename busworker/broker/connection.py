@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import amqp.exceptions as refused
 import kombu
@@ -93,7 +93,11 @@ def _made(broker: Broker, claim_file: str | None) -> kombu.Connection:
 
 
 def _parse_one(url: str) -> Broker:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises if it is none
+    except ValueError as error:
+        raise ConfigurationError(f"broker {hide_password(url)!r} is no URL: {error}") from error
     if parts.scheme in EMBEDDED:
         return Broker(url, parts.scheme, None)
     if parts.scheme not in AMQP or "://" not in url:
@@ -105,7 +109,10 @@ def _parse_one(url: str) -> Broker:
     queue_type = options.pop("queue_type", "quorum")
     if queue_type not in QUEUE_TYPES:
         raise ConfigurationError(f"queue_type={queue_type!r}: use quorum or classic")
-    return Broker(urlunsplit(parts._replace(query=urlencode(options))), parts.scheme, queue_type)
+    if options:
+        # kombu would take each for an argument of its Connection, and raise TypeError.
+        raise ConfigurationError(f"broker {hide_password(url)!r}: there is no option {min(options)!r}, only queue_type")
+    return Broker(urlunsplit(parts._replace(netloc=parts.netloc or "localhost", query="")), parts.scheme, queue_type)
 
 
 def _said(error: BaseException) -> str:

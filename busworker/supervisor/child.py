@@ -7,7 +7,6 @@ group.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import logging
@@ -23,14 +22,12 @@ from typing import NoReturn, cast
 import setproctitle
 
 from busworker import logs
+from busworker.parent import die_with_parent
 
 log = logging.getLogger("busworker.supervisor")
 
-PR_SET_PDEATHSIG = 1
 KEPT_IGNORED = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 """Python ignores these from its start; so do children: writing to a closed socket is an error, no death."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +124,7 @@ def _live(birth: Birth, parent: int, file: tuple[int, int] | None) -> NoReturn:
 
 def _settle_in(birth: Birth, parent: int, file: tuple[int, int] | None) -> None:
     os.setpgid(0, 0)
-    _die_with(parent)
+    die_with_parent(parent, signal.SIGKILL)
     _reset_signals(interruptible=birth.runs_user_code)
     kept = _close_others({0, 1, 2, *birth.keep}, file)
     if birth.runs_user_code:
@@ -136,14 +133,6 @@ def _settle_in(birth: Birth, parent: int, file: tuple[int, int] | None) -> None:
     _point_at_nothing([0])
     setproctitle.setproctitle(birth.title)
     logs.set_role(birth.role)
-
-
-def _die_with(parent: int) -> None:
-    """Kill -9 for this process when the supervisor dies, also if it died between the fork and this call."""
-    if sys.platform == "linux" and _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _reset_signals(*, interruptible: bool) -> None:

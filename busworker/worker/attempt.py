@@ -48,6 +48,8 @@ class Runner:
             event: object = subscription.codec.decode(handout.body)
         except DecodeError as error:
             return how.Invalid(Error("DecodeError", clean(str(error), MESSAGE_LIMIT)))
+        except Exception as error:  # noqa: BLE001  the event type's own checks (__post_init__) may raise anything
+            return how.Invalid(described(error))
         attempt = Attempt(self._message(handout, subscription), f"{subscription.spec.topic}/{self._name}")
         outcome = self._outcome(subscription, event, attempt)
         attempt.end(failed=not isinstance(outcome, how.Returned))

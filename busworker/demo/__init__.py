@@ -1,0 +1,1 @@
+"""`busworker demo`: the story of a sign-up, told by real services, with every event accounted for at the end."""

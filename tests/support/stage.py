@@ -1,0 +1,113 @@
+"""Services under watch: an application in a home, what its handlers recorded, and what the commands tell of it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tests.support.command import Command, Service
+from tests.support.home import Home
+from tests.support.waiting import wait_until
+
+RECORDING = '''
+"""What the applications of tests use: a record that each line reaches whole, whatever kills the process."""
+import os
+import time
+
+def record(what, event="-", attempt=0):
+    line = f"{what} {event} {attempt} {os.getpid()}\\n"
+    descriptor = os.open("record", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, line.encode())
+    os.close(descriptor)
+
+def wait_for(name):
+    while not os.path.exists(name):
+        time.sleep(0.005)
+'''
+
+
+class Line(NamedTuple):
+    """One line of the record: what happened, with which event, in which attempt, and in which process."""
+
+    what: str
+    event: str
+    attempt: int
+    pid: int
+
+    @classmethod
+    def read(cls, text: str) -> "Line":
+        what, event, attempt, pid = text.split(" ")
+        return cls(what, event, int(attempt), int(pid))
+
+
+class Stage:
+    """Where a test lets services run, on the default bus of its home; an application's file is named as its service."""
+
+    def __init__(self, command: Command, home: Home) -> None:
+        self.command = command
+        self.home = home
+        home.write("recording.py", RECORDING)
+
+    # What is done
+
+    def start(self, name: str, *args: str, instance: str = "default", env: Mapping[str, str] | None = None) -> Service:
+        """Starts a service and waits until it runs: what is published from now on reaches it."""
+        service = self.command.start("start", name, "--instance", instance, *args, env=env)
+        wait_until(lambda: self._runs(service, name, instance), 30, lambda: f"the state running\n{service.stderr}")
+        return service
+
+    def publish(self, topic: str, *events: object) -> None:
+        """Publishes events with one command, and waits until they are stored."""
+        lines = "".join(f"{json.dumps(event)}\n" for event in events)
+        done = self.command.run("publish", topic, "-", input=lines, timeout=60)
+        assert (done.returncode, done.stdout) == (0, f"{len(events)}\n"), done.stderr
+
+    def touch(self, name: str) -> None:
+        """Makes the file that `wait_for(name)` of a handler waits for."""
+        self.home.write(name, "")
+
+    # What is seen
+
+    def status(self, name: str, instance: str = "default") -> dict[str, Any]:
+        """What `status` tells of a service; {} if it doesn't run."""
+        done = self.command.run("status", "--json", "--service", name, "--instance", instance)
+        return json.loads(done.stdout) if done.returncode == 0 else {}
+
+    def channels(self, name: str, instance: str = "default") -> dict[str, dict[str, Any]]:
+        """The channels of `status`, by name."""
+        return {channel["name"]: channel for channel in self.status(name, instance).get("channels", [])}
+
+    def dead(self) -> list[dict[str, Any]]:
+        """The dead letters of the bus, newest first."""
+        done = self.command.run("dead", "list", "--json", "--limit", "0")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def record(self, *what: str) -> list[Line]:
+        """What was recorded so far; only the lines of these kinds, if some are named."""
+        lines = [Line.read(text) for text in self._recorded().decode().splitlines()]
+        return [line for line in lines if not what or line.what in what]
+
+    def recorded(self) -> int:
+        """The number of lines recorded so far."""
+        return self._recorded().count(b"\n")
+
+    def wait_recorded(self, lines: int, timeout: float = 30.0) -> None:
+        """Waits until so many lines, or more, are recorded."""
+        wait_until(lambda: self.recorded() >= lines, timeout, lambda: f"{lines} lines in\n{self._recorded()[-2000:]}")
+
+    def wait_empty(self, name: str, timeout: float = 30.0) -> dict[str, dict[str, Any]]:
+        """The channels, once nothing is ready, in flight or waiting in any."""
+        return wait_until(lambda: self._empty(name), timeout, lambda: f"empty queues; {self.status(name)}")
+
+    def _empty(self, name: str) -> dict[str, dict[str, Any]] | None:
+        channels = self.channels(name)
+        left = {channel[count] for channel in channels.values() for count in ("ready", "in_flight", "waiting")}
+        return channels if left == {0} else None
+
+    def _runs(self, service: Service, name: str, instance: str) -> bool:
+        assert service.exit_code is None, service.stderr
+        return self.status(name, instance).get("state") == "running"
+
+    def _recorded(self) -> bytes:
+        path = self.home.path / "record"
+        return path.read_bytes() if path.exists() else b""
