@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from typing import Any, Generic, TypeAlias, TypeVar, cast, get_origin
@@ -35,6 +36,10 @@ class Codec(Generic[T]):
             self._decoder = msgspec.json.Decoder(event_type)
         except (TypeError, NameError) as error:
             raise ConfigurationError(f"events of type {event_type!r} can't be JSON: {error}") from error
+        if foreign := _foreign_classes(event_type):
+            raise ConfigurationError(
+                f"events of type {event_type!r} can't be JSON: make {foreign[0].__name__} a dataclass or msgspec.Struct"
+            )
         self._record = _record_class(event_type)
 
     def encode(self, event: T) -> bytes:
@@ -64,6 +69,20 @@ class Codec(Generic[T]):
             return self._decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
             raise DecodeError(str(error)) from error
+
+
+def _foreign_classes(event_type: object) -> list[type[Any]]:
+    """The classes within a type that msgspec takes for a decoder, but can't make from JSON."""
+    found: list[type[Any]] = []
+
+    def noted(kind: type[Any]) -> dict[str, Any]:
+        if kind is not object:  # any JSON is one
+            found.append(kind)
+        return {"title": kind.__name__}
+
+    with contextlib.suppress(TypeError):  # a default that can't be JSON is no matter until an event has it
+        msgspec.json.schema(event_type, schema_hook=noted)
+    return found
 
 
 def _record_class(event_type: object) -> type[Any] | None:

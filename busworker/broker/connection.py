@@ -96,8 +96,11 @@ def _parse_one(url: str) -> Broker:
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises if it is none
-    except ValueError as error:
-        raise ConfigurationError(f"broker {hide_password(url)!r} is no URL: {error}") from error
+    except ValueError:  # whose text may show a password
+        raise ConfigurationError(
+            f"broker {hide_password(url)!r} is no URL: check host and port, and write what is special in a password as "
+            "%-codes"
+        ) from None
     if parts.scheme in EMBEDDED:
         return Broker(url, parts.scheme, None)
     if parts.scheme not in AMQP or "://" not in url:

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from urllib.parse import quote
 
 import click
@@ -47,11 +46,13 @@ def run(messages: int, broker: str | None) -> int:
     folder = new_folder()
     stage = Stage(folder, broker or f"filesystem://{quote(str(folder / 'bus'))}")
     ledger = Ledger(folder)
+    session = Session(stage.broker)  # open to the end: a memory:// bus lives as long as somebody uses it
     try:
         with Screen(ledger) as screen:
-            Story(stage, ledger, screen).tell(messages)
+            Story(stage, session, ledger, screen).tell(messages)
     finally:
         stage.close()
+        session.close()
     _reckon(stage, ledger)
     click.echo(f"lost {ledger.lost}")
     return 1 if ledger.lost else 0
@@ -60,8 +61,9 @@ def run(messages: int, broker: str | None) -> int:
 class Story:
     """What happens in the demo, step by step."""
 
-    def __init__(self, stage: Stage, ledger: Ledger, screen: Screen) -> None:
+    def __init__(self, stage: Stage, session: Session, ledger: Ledger, screen: Screen) -> None:
         self._stage = stage
+        self._session = session
         self._ledger = ledger
         self._screen = screen
         self._looked = 0.0
@@ -157,13 +159,9 @@ class Story:
 
     def _look(self) -> None:
         self._ledger.read()
-        session = Session(self._stage.broker)
-        try:
-            for service, account in self._ledger.accounts.items():
-                letters = deadletters.find(session, [queue_of(SUBSCRIPTIONS[service])], Filter(), None)
-                account.bury((letter.id or "", letter.reason or "") for letter in letters)
-        finally:
-            session.close()
+        for service, account in self._ledger.accounts.items():
+            letters = deadletters.find(self._session, [queue_of(SUBSCRIPTIONS[service])], Filter(), None)
+            account.bury((letter.id or "", letter.reason or "") for letter in letters)
 
     def _note_termination(self, number: int, frame: object) -> None:
         self._terminated = True
@@ -173,10 +171,13 @@ def _reckon(stage: Stage, ledger: Ledger) -> None:
     click.echo()
     print_table(HEADS, rows(ledger))
     click.echo()
+    if stage.broker.startswith("memory:"):
+        click.echo("The dead letters have gone with the bus: memory:// lives as long as somebody uses it.")
+        return
     where = f"--broker '{hide_password(stage.broker)}'"
     email = SUBSCRIPTIONS["email"]
     click.echo("Each dead letter has its cause, its traceback and its bytes:")
     click.echo(f"  busworker dead list {email} {where}")
     click.echo(f"  busworker dead list {email} --reason crash --json {where}")
     click.echo(f"  busworker dead export {email} {where}")
-    click.echo(f"The bus and the logs stay in {Path(stage.folder)} until the next demo.")
+    click.echo(f"The bus and the logs stay until the next demo, in {stage.folder}")

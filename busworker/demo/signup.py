@@ -29,7 +29,9 @@ def address(user_id: int, total: int) -> str:
         return f"{'segfault' if user_id == total // 5 else 'hang'}+{user_id}@example.org"
     if user_id % 200 == 13:
         return f"broken+{user_id}@example.org"
-    return f"{'flaky' if user_id % 20 == 7 else 'user'}+{user_id}@example.org"
+    if user_id % 20 == 7:
+        return f"flaky+{user_id}@example.org"
+    return f"{'slow' if user_id % max(total // 50, 2) == 1 else 'user'}+{user_id}@example.org"
 
 
 def main(total: int) -> int:

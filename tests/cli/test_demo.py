@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support import Command, Home, alive, wait_until
+from tests.support import Command, alive, wait_until
 
 
 def told(stderr: str, stdout: str) -> tuple[str, Path]:
@@ -63,7 +63,7 @@ def test_every_event_is_accounted_for(command: Command) -> None:
 def test_it_runs_on_a_bus_that_is_given(command: Command, broker_url: str) -> None:
     done = command.run("demo", "--messages", "20", "--broker", broker_url, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert told(done.stderr, done.stdout)[0] == broker_url
+    assert f"the bus is {broker_url}," in done.stderr
     assert done.stdout.splitlines()[-1] == "lost 0"
 
 

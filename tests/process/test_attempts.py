@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support import Stage, wait_until
+from tests.support import Stage
 
 APP = """
 import ctypes, os, signal, sys, time
@@ -94,6 +94,6 @@ def test_a_failing_message_is_executed_so_often_and_nothing_else_is_charged(stag
     handled = stage.record()
     assert [line.attempt for line in handled if line.what == "bad"] == list(range(1, end.attempts + 1))
     good = [(int(line.event), line.attempt) for line in handled if line.what == "good"]
-    assert good == [(number, 1) for number in range(25)]
+    assert sorted(good) == [(number, 1) for number in range(25)]
     assert [line.event for line in handled[:7]] == [*"01234", deed, "5"]
     assert service.terminate() == 0

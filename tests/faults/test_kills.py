@@ -1,0 +1,146 @@
+"""Kill -9 at random, of each kind of process, while messages are handled: nothing lost, and each cut execution counted.
+
+A kill comes when a random number of executions has begun, so that a seed names its moments, not its milliseconds.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+
+import pytest
+
+from tests.support import Home, Service, Stage, wait_until
+from tests.support.stage import Line
+
+MESSAGES = 2000
+CHANNELS = ("audit", "welcome")
+WORKERS = 2
+KILLS = 10
+TARGETS = ("worker", "consumer", "supervisor", "tree")
+CUT = {"worker": 1, "consumer": WORKERS, "supervisor": WORKERS * len(CHANNELS), "tree": WORKERS * len(CHANNELS)}
+"""How many execute at most in what a kill ends."""
+GONE = 1.0
+"""Seconds in which all processes follow a killed supervisor."""
+
+# Handlers of 2 ms: no shorter ones, so that nothing is handed out ahead and a worker has one unsettled message.
+APP = """
+import time
+from busworker import Bus, Topic
+from recording import record
+
+bus = Bus("shop")
+placed = Topic("order.placed", int)
+
+@bus.channel("audit", processes=2).subscribe(placed)
+def audit(event, message):
+    record("audit", event, message.attempt)
+    time.sleep(0.002)
+    record("audit-end", event, message.attempt)
+
+@bus.channel("welcome", processes=2).subscribe(placed)
+def welcome(event, message):
+    record("welcome", event, message.attempt)
+    time.sleep(0.002)
+    record("welcome-end", event, message.attempt)
+"""
+PUBLISHER = """
+import os, sys
+from busworker import Bus, Topic
+bus = Bus("till")
+placed = Topic("order.placed", int)
+confirmed = os.open("confirmed", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+number = int(sys.argv[1])
+while True:
+    receipts = [bus.publish(placed, number + n) for n in range(20)]
+    for receipt in receipts:
+        receipt.wait(10)
+        os.write(confirmed, f"{number}\\n".encode())
+        number += 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("targets", "seed"),
+    [(("worker",), 1), (("consumer",), 2), (("supervisor",), 3), (("tree",), 4), (TARGETS, 5), (TARGETS, 6)],
+    ids=lambda given: "-".join(given) if isinstance(given, tuple) else str(given),
+)
+def test_kills_lose_nothing_and_each_cut_execution_is_charged(
+    stage: Stage, targets: tuple[str, ...], seed: int
+) -> None:
+    stage.home.write("shop.py", APP)
+    chance = random.Random(seed)
+    service = stage.start("shop")
+    stage.publish("order.placed", *range(MESSAGES))
+    most = 0
+    for begun in sorted(chance.sample(range(50, 2 * MESSAGES * len(CHANNELS) * 8 // 10), KILLS)):
+        stage.wait_recorded(begun)
+        target = chance.choice(targets)
+        service = strike(stage, service, target, chance)
+        most += CUT[target]
+    wait_until(lambda: all_ended(stage), 60, lambda: f"the end of all\n{service.stderr}")
+    channels = stage.wait_empty("shop")
+    assert {name: channel["dead"] for name, channel in channels.items()} == dict.fromkeys(CHANNELS, 0)
+    attempts = attempts_of(stage.record(*CHANNELS))
+    assert len(attempts) == MESSAGES * len(CHANNELS)
+    assert [told for told in attempts.values() if told != sorted(set(told))] == [], "executed again, and not charged"
+    assert sum(len(told) - 1 for told in attempts.values()) <= most
+    assert sum(max(told) - 1 for told in attempts.values()) <= most, "charged more than was cut"
+    assert service.terminate() == 0
+
+
+def test_what_a_killed_publisher_had_confirmed_is_handled(stage: Stage, home: Home) -> None:
+    home.write("shop.py", APP)
+    script, confirmed = home.write("till.py", PUBLISHER), home.write("confirmed", "")
+    stage.start("shop")
+    chance = random.Random(7)
+    for number in range(6):
+        before = confirmed.stat().st_size
+        process = subprocess.Popen([sys.executable, script, str(number * 100_000)], env=home.env, cwd=home.path)
+        try:
+            more = chance.randrange(1, 3000)
+            wait_until(lambda: confirmed.stat().st_size > before + more, 20, f"{more} bytes of confirmed numbers")
+        finally:
+            process.kill()
+            process.wait()
+    stage.wait_empty("shop", 60)
+    attempts = attempts_of(stage.record(*CHANNELS))
+    wanted = [(name, number) for number in confirmed.read_text().split() for name in CHANNELS]
+    assert len(wanted) > 100
+    assert [one for one in wanted if one not in attempts] == []
+    assert [one for one, told in attempts.items() if told != [1]] == []
+
+
+def strike(stage: Stage, service: Service, target: str, chance: random.Random) -> Service:
+    """Kills one process of that kind, or all; returns the service that runs then."""
+    match target:
+        case "tree":
+            service.kill_tree()
+        case "supervisor":
+            service.kill()
+            wait_until(lambda: not service.tree(), GONE, lambda: f"the end of {service.tree()}")
+        case _:
+            victim = chance.choice(wait_until(lambda: service.tree(target), 10, f"a {target}"))
+            with contextlib.suppress(ProcessLookupError):  # another kill's
+                os.kill(victim.pid, signal.SIGKILL)
+            return service
+    return stage.command.start("start", "shop")
+
+
+def all_ended(stage: Stage) -> bool:
+    return all(len(numbers_of(stage, f"{name}-end")) == MESSAGES for name in CHANNELS)
+
+
+def numbers_of(stage: Stage, what: str) -> set[str]:
+    return {line.event for line in stage.record(what)}
+
+
+def attempts_of(lines: list[Line]) -> dict[tuple[str, str], list[int]]:
+    """For each message of each channel the attempts that were begun, in their order."""
+    found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for line in lines:
+        found[line.what, line.event].append(line.attempt)
+    return found
