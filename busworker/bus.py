@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, overload
@@ -28,6 +28,8 @@ from busworker.units import seconds, size
 T = TypeVar("T")
 R = TypeVar("R")
 H = TypeVar("H", bound=Callable[..., object])
+Hook = TypeVar("Hook", bound=Callable[[], object])
+AroundHook = TypeVar("AroundHook", bound=Callable[[Message], Iterator[object] | AsyncIterator[object]])
 
 Handler: TypeAlias = Callable[..., object]
 Around: TypeAlias = Callable[[Message], object]
@@ -282,17 +284,17 @@ class Bus:
         self.channels[name] = Channel(self.name, spec)
         return self.channels[name]
 
-    def on_worker_start(self, hook: H) -> H:
+    def on_worker_start(self, hook: Hook) -> Hook:
         """Runs a function, plain or async, in each new worker before its first message."""
-        self.worker_start_hooks.append(cast("Callable[[], object]", hook))
+        self.worker_start_hooks.append(hook)
         return hook
 
-    def on_worker_stop(self, hook: H) -> H:
+    def on_worker_stop(self, hook: Hook) -> Hook:
         """Runs a function, plain or async, in each worker that stops in an orderly way."""
-        self.worker_stop_hooks.append(cast("Callable[[], object]", hook))
+        self.worker_stop_hooks.append(hook)
         return hook
 
-    def around_attempt(self, hook: H) -> H:
+    def around_attempt(self, hook: AroundHook) -> AroundHook:
         """Runs a generator function, plain or async, around each handler call.
 
         It takes the `Message` and yields once. What the handler raised is raised at its `yield`; what it raises
@@ -300,7 +302,7 @@ class Bus:
         """
         if not (inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook)):
             raise ConfigurationError(f"around_attempt takes a generator function; {hook!r} is none: it must yield once")
-        self.around_hooks.append(cast("Around", hook))
+        self.around_hooks.append(hook)
         return hook
 
     def publish(
@@ -450,11 +452,12 @@ def _short(value: str, what: str) -> str:
 def _checked_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, HeaderValue]:
     if not headers:
         return {}
-    for name, value in headers.items():
+    for name in headers:
         if _short(name, "the name of a header").startswith(OWN_PREFIX):
             raise EncodeError(f"header {name!r}: names that start with {OWN_PREFIX!r} are busworker's own")
-        _check_header(name, value)
     try:
+        for name, value in headers.items():
+            _check_header(name, value)
         taken = len(msgspec.msgpack.encode(headers))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EncodeError(f"the headers can't be sent: {error}") from error

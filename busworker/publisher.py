@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import itertools
 import logging
 import os
 import threading
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from busworker import settings
-from busworker.errors import BrokerError, BrokerUnavailable, BusworkerError, PublishFailed
+from busworker.errors import BrokerUnavailable, BusworkerError, PublishFailed
 from busworker.message import Outgoing
 from busworker.receipt import Receipt, conclude
 
@@ -34,14 +35,17 @@ BATCH = 500
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
 RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
+LEAST_PATIENCE = 0.1
+"""Seconds that a try may take whose deadline is nearer than that."""
 
 
 class Pending(msgspec.Struct):
-    """A message in the buffer; `deadline` is monotonic seconds."""
+    """A message in the buffer; `deadline` is monotonic seconds, `sent` says that a broker may have stored it."""
 
     outgoing: Outgoing
     receipt: Receipt
     deadline: float
+    sent: bool = False
 
 
 class Publisher:
@@ -66,6 +70,7 @@ class Publisher:
         self._bytes = 0
         self._in_work = 0
         self._closing = False
+        self._error: BrokerUnavailable | None = None
         self._thread: threading.Thread | None = None
 
     def publish(self, outgoing: Outgoing, *, immediately: bool = False) -> Receipt:
@@ -146,47 +151,60 @@ class Publisher:
 
     def _send(self, batch: list[Pending], session: Session | None) -> Session | None:
         """Sends a batch, trying again until each message's deadline; returns the session to go on with."""
-        tries = 0
-        while batch:
+        for pause in itertools.chain(RETRY_DELAYS, itertools.repeat(RETRY_DELAYS[-1])):
+            batch = self._without_late(batch)
+            if not batch:
+                break
             session, error = self._attempt(batch, session)
+            self._error = error if isinstance(error, BrokerUnavailable) else None
             if error is None:
                 conclude([pending.receipt for pending in batch], "confirmed")
-                return session
-            if not isinstance(error, BrokerUnavailable):
+                break
+            if self._error is None:
                 self._fail(batch, error)
-                return session
-            batch = self._without_late(batch, error)
-            tries = min(tries + 1, len(RETRY_DELAYS))
-            time.sleep(RETRY_DELAYS[tries - 1] if batch else 0)
+                break
+            time.sleep(min(pause, _left(batch)))
         return session
 
     def _attempt(self, batch: list[Pending], session: Session | None) -> tuple[Session | None, BusworkerError | None]:
         try:
             if session is None:
-                session = self._connected()
-            session.publish([pending.outgoing for pending in batch])
+                session = self._connected(_left(batch))
+            for pending in batch:
+                pending.sent = not session.broker.embedded
+            session.publish([pending.outgoing for pending in batch], max(_left(batch), LEAST_PATIENCE))
         except BusworkerError as error:
             if session is not None:
                 session.close()
             return None, error
         return session, None
 
-    def _connected(self) -> Session:
+    def _connected(self, left: float) -> Session:
+        from busworker.broker.connection import CONNECT_TIMEOUT
         from busworker.broker.session import Session
 
-        session = Session(self._url)
+        session = Session(self._url, patience=min(max(left, LEAST_PATIENCE), CONNECT_TIMEOUT))
         session.declare()
         return session
 
-    def _without_late(self, batch: list[Pending], error: BrokerError) -> list[Pending]:
+    def _without_late(self, batch: list[Pending]) -> list[Pending]:
+        """Ends those whose deadline has passed, unless it is worth a try: the last one was no failure."""
+        if self._error is None:
+            return batch
         now = time.monotonic()
-        self._fail([pending for pending in batch if pending.deadline <= now], error)
+        self._fail([pending for pending in batch if pending.deadline <= now], self._error)
         return [pending for pending in batch if pending.deadline > now]
 
     def _fail(self, batch: list[Pending], error: BusworkerError) -> None:
         if batch:
             log.error("%d message(s) could not be published: %s", len(batch), error)
-            conclude([pending.receipt for pending in batch], "failed", error)
+            conclude([pending.receipt for pending in batch if not pending.sent], "failed", error)
+            conclude([pending.receipt for pending in batch if pending.sent], "unknown", error)
+
+
+def _left(batch: list[Pending]) -> float:
+    """Seconds until the first deadline of a batch, 0 if it has passed."""
+    return max(0.0, min(pending.deadline for pending in batch) - time.monotonic())
 
 
 def open_port(bus: Bus) -> Publisher:

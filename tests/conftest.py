@@ -1,9 +1,7 @@
 """The fixtures that every test may ask for, and the check that none leaves anything running."""
 
 import os
-import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.command import Command
+from tests.support.embedded import SCHEMES, embedded_url
 from tests.support.home import Home
 from tests.support.leftovers import Leftovers
 from tests.support.rabbitmq import Missing, Node, ensure_installed
@@ -77,17 +76,11 @@ def stage(command: Command, home: Home) -> Stage:
     return Stage(command, home)
 
 
-@pytest.fixture(params=["filesystem", "memory"])
+@pytest.fixture(params=SCHEMES)
 def broker_url(request: pytest.FixtureRequest, home: Home) -> Iterator[str]:
     """An embedded bus of the test's own."""
-    if request.param == "filesystem":
-        yield f"filesystem://{home.path}/bus"
-        return
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    yield f"memory://{name}"
-    for root in (Path("/dev/shm"), Path(tempfile.gettempdir())):
-        for folder in (*root.glob(name), *root.glob(f"*/{name}")):
-            shutil.rmtree(folder)
+    with embedded_url(request.param, home) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import kombu
 from busworker.errors import BrokerUnavailable
 
 CONFIRM_TIMEOUT = 30.0
-"""Seconds without any answer after which the connection counts as lost."""
+"""Seconds without a confirm after which the connection counts as lost."""
 
 
 class Confirms:
@@ -33,17 +33,17 @@ class Confirms:
         self._sent += 1
         self._open.add(self._sent)
 
-    def wait(self, connection: kombu.Connection) -> None:
-        """Blocks until everything sent is confirmed, at most `CONFIRM_TIMEOUT` seconds.
+    def wait(self, connection: kombu.Connection, patience: float = CONFIRM_TIMEOUT) -> None:
+        """Blocks until everything sent is confirmed, at most `patience` seconds.
 
         Raises:
             BrokerUnavailable: something was refused, came back unroutable, or got no answer.
         """
-        deadline = time.monotonic() + CONFIRM_TIMEOUT
+        deadline = time.monotonic() + patience
         while self._open:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise BrokerUnavailable(f"the broker has confirmed nothing for {CONFIRM_TIMEOUT:g} s")
+                raise BrokerUnavailable(f"the broker hasn't confirmed all within {patience:g} s")
             connection.drain_events(timeout=left)
         refused, self._refused = self._refused, []
         if refused:

@@ -8,7 +8,10 @@ fetches and acknowledges and another publishes, because an alarm blocks a publis
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from typing import Any, Literal
 
 import kombu
@@ -16,11 +19,16 @@ import msgspec
 from amqp.basic_message import Message as AmqpMessage
 
 from busworker.broker import topology
-from busworker.broker.confirms import Confirms
-from busworker.broker.connection import Broker, connect, parse, translated
+from busworker.broker.confirms import CONFIRM_TIMEOUT, Confirms
+from busworker.broker.connection import CONNECT_TIMEOUT, Broker, connect, parse, translated
 from busworker.errors import BrokerUnavailable, ConfigurationError
 from busworker.message import Delivery, Outgoing
 from busworker.transports import store_exists
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a broker may take to answer a goodbye; one that doesn't answer must not hold us up."""
+RETURN_TIMEOUT = 1.0
+"""Seconds to wait until what was looked at is back in its queue."""
 
 
 class Settled(msgspec.Struct):
@@ -59,15 +67,19 @@ class Session:
         claim_file: on the engine, the pool's scoreboard: claims are tied to its lock, and what a dead predecessor
             held comes back at once.
         create: whether an embedded store is made if it doesn't exist.
+        patience: seconds that connecting to a broker may take.
 
     Raises:
         BrokerUnavailable: no broker answers, or there is no store.
         ConfigurationError: the URL is wrong or the broker refuses us.
     """
 
-    def __init__(self, url: str, *, claim_file: str | None = None, create: bool = True) -> None:
+    def __init__(
+        self, url: str, *, claim_file: str | None = None, create: bool = True, patience: float = CONNECT_TIMEOUT
+    ) -> None:
         self._brokers = parse(url)
         self._claim_file = claim_file
+        self._patience = patience
         if not create and self._brokers[0].embedded and not store_exists(self._brokers[0].url):
             raise BrokerUnavailable(f"there is no store at {self._brokers[0].url}: publish or start something first")
         self._tags = itertools.count(1)
@@ -84,7 +96,7 @@ class Session:
                 self._channel.tx_select()
                 self._flavour = topology.EMBEDDED
             else:
-                self._publishing = connect(self.broker)
+                self._publishing = connect(self.broker, timeout=self._patience)
                 self._channel = _raw(self._publishing.channel())
                 self._confirms = Confirms(self._channel)
                 self._flavour = _amqp_flavour(self.broker, self._connection)
@@ -92,10 +104,13 @@ class Session:
     def _first_reachable(self) -> tuple[Broker, kombu.Connection]:
         for broker in self._brokers[:-1]:
             try:
-                return broker, connect(broker, claim_file=self._claim_file)
+                return broker, self._connected(broker)
             except BrokerUnavailable:
                 continue
-        return self._brokers[-1], connect(self._brokers[-1], claim_file=self._claim_file)
+        return self._brokers[-1], self._connected(self._brokers[-1])
+
+    def _connected(self, broker: Broker) -> kombu.Connection:
+        return connect(broker, claim_file=self._claim_file, timeout=self._patience)
 
     # Topology
 
@@ -196,8 +211,8 @@ class Session:
 
     # Publishing
 
-    def publish(self, outgoing: Sequence[Outgoing]) -> None:
-        """Stores messages: all are confirmed when it returns, in their order.
+    def publish(self, outgoing: Sequence[Outgoing], patience: float = CONFIRM_TIMEOUT) -> None:
+        """Stores messages: all are confirmed when it returns, in their order. Waits `patience` seconds for confirms.
 
         Raises:
             BrokerUnavailable: on the engine none is stored; on AMQP some may be.
@@ -206,7 +221,7 @@ class Session:
             if self.broker.embedded:
                 self._transact([], outgoing)
             else:
-                self._publish_confirmed(outgoing)
+                self._publish_confirmed(outgoing, patience)
 
     # Looking
 
@@ -247,21 +262,17 @@ class Session:
             if self.broker.embedded:
                 yield from self._browse_store(queue, limit, newest_first=newest_first)
             else:
-                yield from itertools.islice(self._got(queue), limit)
+                with closing(self._got(queue)) as got:
+                    yield from itertools.islice(got, limit)
 
     def take(self, queue: str, wanted: Callable[[Delivery], bool]) -> Iterator[Delivery]:
         """Holds the messages of a queue that are wanted, to be settled by their tags; the rest stays.
 
         What isn't settled when the iterator is closed goes back.
         """
-        with translated(self.broker):
-            if not self.broker.embedded:
-                yield from (delivery for delivery in self._got(queue) if wanted(delivery))
-                return
-            for seen in self._browse_store(queue, None, newest_first=False):
-                raw = self._channel.pick(queue, seen.tag) if wanted(seen) else None
-                if raw is not None:
-                    yield self._delivery(self._channel, queue, raw)
+        look = partial(self._picked, queue, wanted) if self.broker.embedded else partial(self._got, queue)
+        with translated(self.broker), closing(look()) as found:
+            yield from filter(wanted, found)
 
     def close(self) -> None:
         """Closes the connections; what is unsettled goes back. Closing a lost session is fine."""
@@ -269,6 +280,7 @@ class Session:
             if connection is not None:
                 try:
                     with translated(self.broker):
+                        self._limit_goodbye(connection)
                         connection.release()
                 except (BrokerUnavailable, ConfigurationError):
                     pass  # the other side is gone: there is nothing left to close
@@ -294,13 +306,13 @@ class Session:
             channel.tx_rollback()
             raise
 
-    def _publish_confirmed(self, outgoing: Sequence[Outgoing]) -> None:
+    def _publish_confirmed(self, outgoing: Sequence[Outgoing], patience: float = CONFIRM_TIMEOUT) -> None:
         if not outgoing:
             return
         for one in outgoing:
             self._confirms.sent()
             self._send(one)
-        self._confirms.wait(self._publishing)
+        self._confirms.wait(self._publishing, patience)
 
     def _send(self, outgoing: Outgoing) -> None:
         exchange, properties = outgoing.exchange, outgoing.properties
@@ -356,14 +368,48 @@ class Session:
             if len(raws) < size:
                 return
 
-    def _got(self, queue: str) -> Iterator[Delivery]:
+    def _picked(self, queue: str, wanted: Callable[[Delivery], bool]) -> Generator[Delivery]:
+        taken: list[int] = []
+        try:
+            for seen in self._browse_store(queue, None, newest_first=False):
+                raw = self._channel.pick(queue, seen.tag) if wanted(seen) else None
+                if raw is not None:
+                    delivery = self._delivery(self._channel, queue, raw)
+                    taken.append(delivery.tag)
+                    yield delivery
+        finally:
+            self.settle([Settled(tag, "return") for tag in taken if tag in self._held])
+
+    def _got(self, queue: str) -> Generator[Delivery]:
         # Closing the channel gives everything back in its place; a requeue would move it to the back.
+        taken: list[int] = []
         with self._scratch() as channel:
-            for _ in range(channel.queue_declare(queue, passive=True).message_count):
-                raw = channel.basic_get(queue)
-                if raw is None:
-                    return
-                yield self._delivery(channel, queue, raw)
+            try:
+                for _ in range(_ready(channel, queue)):
+                    raw = channel.basic_get(queue)
+                    if raw is None:
+                        break
+                    delivery = self._delivery(channel, queue, raw)
+                    taken.append(delivery.tag)
+                    yield delivery
+            finally:
+                returned = [tag for tag in taken if self._held.pop(tag, None)]
+                expected = _ready(channel, queue) + len(returned)
+        if returned:
+            self._wait_returned(queue, expected)
+
+    def _wait_returned(self, queue: str, expected: int) -> None:
+        # A quorum queue learns of the closed channel a few milliseconds later (tried on 3.10): who looks again at once
+        # would find nothing. Somebody else may have fetched them meanwhile, so not for ever.
+        deadline = time.monotonic() + RETURN_TIMEOUT
+        with self._scratch() as channel:
+            while _ready(channel, queue) < expected and time.monotonic() < deadline:
+                time.sleep(0.002)
+
+    def _limit_goodbye(self, connection: kombu.Connection) -> None:
+        sock = None if self.broker.embedded else getattr(_link(connection), "sock", None)
+        if sock is not None:
+            sock.settimeout(CLOSE_TIMEOUT)
 
     def _scratch(self) -> Any:
         return _raw(self._connection.channel())
@@ -371,6 +417,10 @@ class Session:
 
 def _link(connection: kombu.Connection) -> Any:
     return connection.connection  # the transport's own, which kombu gives no type
+
+
+def _ready(channel: Any, queue: str) -> int:
+    return int(channel.queue_declare(queue, passive=True).message_count)
 
 
 def _info(raw: AmqpMessage) -> dict[str, Any]:

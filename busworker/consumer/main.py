@@ -90,6 +90,8 @@ class Consumer:
         now = time.monotonic()
         if self._session is None or self._failures:
             return max(self._try_at - now, 0.0)
+        if self._ended:
+            return 0.0  # ended as they arrived: owed, or not ours to serve
         if not self._has_room():
             return ABANDONED_EVERY  # an outcome or a frame wakes us
         return max(min(self._session.next_due(), self._abandoned_at - now), 0.0)

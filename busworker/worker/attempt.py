@@ -8,6 +8,7 @@ import inspect
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from types import TracebackType
 from typing import Any, cast
 
 from busworker import outcome as how
@@ -182,9 +183,16 @@ def _text(error: BaseException) -> str:
 
 def _stack(error: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(error, limit=-50))
+        return "".join(traceback.format_exception(type(error), error, _of_handler(error.__traceback__), limit=-50))
     except Exception as broken:  # noqa: BLE001  formatting calls the handler's __str__ and __repr__
         return f"(its traceback can't be had: {type(broken).__name__})"
+
+
+def _of_handler(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without the calls that lead into the handler: those of this file."""
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
 
 
 def _around(hook: Around, message: Message) -> Any:

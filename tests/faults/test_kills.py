@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +49,18 @@ def welcome(event, message):
     time.sleep(0.002)
     record("welcome-end", event, message.attempt)
 """
+GATED = """
+from busworker import Bus, Topic
+from recording import record, wait_for
+
+bus = Bus("shop")
+
+@bus.channel("pool", processes=2).subscribe(Topic("order.placed", int))
+def note(event, message):
+    record("begin", event, message.attempt)
+    wait_for("gate")
+    record("end", event, message.attempt)
+"""
 PUBLISHER = """
 import os, sys
 from busworker import Bus, Topic
@@ -81,6 +95,7 @@ def test_kills_lose_nothing_and_each_cut_execution_is_charged(
         target = chance.choice(targets)
         service = strike(stage, service, target, chance)
         most += CUT[target]
+    stage.wait_recorded(2 * MESSAGES * len(CHANNELS), 60)
     wait_until(lambda: all_ended(stage), 60, lambda: f"the end of all\n{service.stderr}")
     channels = stage.wait_empty("shop")
     assert {name: channel["dead"] for name, channel in channels.items()} == dict.fromkeys(CHANNELS, 0)
@@ -92,17 +107,35 @@ def test_kills_lose_nothing_and_each_cut_execution_is_charged(
     assert service.terminate() == 0
 
 
+def test_what_waited_behind_a_killed_consumer_runs_as_soon_as_the_next_one_is_up(stage: Stage) -> None:
+    stage.home.write("shop.py", GATED)
+    service = stage.start("shop")
+    stage.publish("order.placed", *range(10))
+    stage.wait_recorded(2)
+    (consumer,) = service.tree("consumer")
+    os.kill(consumer.pid, signal.SIGKILL)
+    wait_until(lambda: service.stderr.count("consumer shop.pool ready") == 2, 20, "the next consumer")
+    stage.touch("gate")
+    stage.wait_recorded(2 + 2 * 8, timeout=3)  # at most a second late, even if nobody is woken
+    stage.wait_recorded(2 + 2 * 10)
+    stage.wait_empty("shop")
+    begun = sorted((line.event, line.attempt) for line in stage.record("begin"))
+    cut = [line.event for line in stage.record("begin")[:2]]
+    assert begun == sorted([(str(number), 1) for number in range(10)] + [(event, 2) for event in cut])
+    assert len(stage.record("end")) == 10
+    assert service.terminate() == 0
+
+
 def test_what_a_killed_publisher_had_confirmed_is_handled(stage: Stage, home: Home) -> None:
     home.write("shop.py", APP)
     script, confirmed = home.write("till.py", PUBLISHER), home.write("confirmed", "")
     stage.start("shop")
     chance = random.Random(7)
     for number in range(6):
-        before = confirmed.stat().st_size
+        enough = confirmed.stat().st_size + chance.randrange(1, 3000)
         process = subprocess.Popen([sys.executable, script, str(number * 100_000)], env=home.env, cwd=home.path)
         try:
-            more = chance.randrange(1, 3000)
-            wait_until(lambda: confirmed.stat().st_size > before + more, 20, f"{more} bytes of confirmed numbers")
+            wait_until(partial(_larger, confirmed, enough), 20, "that many confirmed numbers")
         finally:
             process.kill()
             process.wait()
@@ -144,3 +177,7 @@ def attempts_of(lines: list[Line]) -> dict[tuple[str, str], list[int]]:
     for line in lines:
         found[line.what, line.event].append(line.attempt)
     return found
+
+
+def _larger(path: Path, size: int) -> bool:
+    return path.stat().st_size > size

@@ -97,3 +97,30 @@ def test_a_failing_message_is_executed_so_often_and_nothing_else_is_charged(stag
     assert sorted(good) == [(number, 1) for number in range(25)]
     assert [line.event for line in handled[:7]] == [*"01234", deed, "5"]
     assert service.terminate() == 0
+
+
+ALARM = """
+import ctypes, time
+from busworker import Bus, RetryPolicy, Topic
+from recording import record
+
+bus = Bus("shop")
+
+# One worker: what runs second runs where the first has armed its alarm.
+@bus.channel("pool").subscribe(Topic("work", str), retry=RetryPolicy(1), time_limit=0.5)
+def handle(event, message):
+    record("begin", event, message.attempt)
+    if event == "long":
+        message.extend(60)
+        record("left", str(ctypes.CDLL(None).sleep(3)), message.attempt)
+"""
+
+
+def test_the_limit_of_one_message_does_not_interrupt_the_next(stage: Stage) -> None:
+    stage.home.write("shop.py", ALARM)
+    service = stage.start("shop")
+    stage.publish("work", "short", "long")
+    stage.wait_recorded(3)
+    # sleep(3) returns the seconds it didn't sleep, when a signal has interrupted it.
+    assert [line.event for line in stage.record("left")] == ["0"]
+    assert service.terminate() == 0

@@ -52,7 +52,7 @@ def parse(url: str) -> Location:
     if parts.scheme == "filesystem":
         return _filesystem(url, parts.netloc, unquote(parts.path), options)
     if parts.scheme == "memory":
-        return _memory(url, parts.netloc or parts.path, options)
+        return _memory(url, parts.netloc + parts.path.rstrip("/"), options)
     raise ConfigurationError(f"broker {url!r}: the embedded store takes filesystem:///folder or memory://name")
 
 

@@ -1,0 +1,25 @@
+"""Embedded buses of a test's own."""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.home import Home
+
+SCHEMES = ("filesystem", "memory")
+
+
+@contextmanager
+def embedded_url(scheme: str, home: Home) -> Iterator[str]:
+    """The URL of a bus that nobody else uses. Nothing of it is left afterwards."""
+    if scheme == "filesystem":
+        yield f"filesystem://{home.path}/bus"
+        return
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield f"memory://{name}"
+    for root in (Path("/dev/shm"), Path(tempfile.gettempdir())):
+        for folder in (*root.glob(name), *root.glob(f"*/{name}")):
+            shutil.rmtree(folder)

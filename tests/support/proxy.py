@@ -1,0 +1,54 @@
+"""A TCP proxy that can fall silent: a broker that is there and doesn't answer."""
+
+import contextlib
+import socket
+import threading
+
+
+class Proxy:
+    """Forwards connections to a port of this machine."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._forwarding = threading.Event()
+        self._forwarding.set()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def fall_silent(self) -> None:
+        """From now on takes everything, and passes nothing on."""
+        self._forwarding.clear()
+
+    def close(self) -> None:
+        """Cuts all connections."""
+        for one in (self._listening, *self._sockets):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self._forwarding.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets += (near, far)
+                self._start(self._pass_on, near, far)
+                self._start(self._pass_on, far, near)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._forwarding.wait()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def _start(self, function, *args: object) -> None:  # type: ignore[no-untyped-def]
+        thread = threading.Thread(target=function, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
