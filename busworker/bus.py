@@ -100,6 +100,11 @@ class Subscription:
 class PublishPort(Protocol):
     """Where `Bus.publish` hands its messages."""
 
+    @property
+    def delays(self) -> bool:
+        """Whether the broker can hold a message back until it is due."""
+        ...
+
     def publish(self, outgoing: Outgoing, *, immediately: bool) -> Receipt:
         """Takes a message; gives it an id if it has none."""
         ...
@@ -335,6 +340,7 @@ class Bus:
             EncodeError: the event doesn't fit the topic, its body is over 16 MiB, or an id or header can't be sent.
                 Nothing is published.
             ApplicationError: called while the application is being imported by `start` or `check`.
+            ConfigurationError: a delay on `amqp://`, which can't do that yet.
 
         Guarantees:
             A confirmed message is stored: it survives the death of any process. Messages of one thread are stored in
@@ -369,7 +375,10 @@ class Bus:
             if value is not None:
                 properties[name] = _short(value, name)
         outgoing = Outgoing(BUS_EXCHANGE, topic, body, properties, _checked_headers(headers), wait)
-        return self._open_port().publish(outgoing, immediately=immediately)
+        port = self._open_port()
+        if wait and not port.delays:
+            raise ConfigurationError("this broker can't hold messages back yet: publish without a delay")
+        return port.publish(outgoing, immediately=immediately)
 
     def flush(self, timeout: float | None = None) -> None:
         """Waits until every message published so far is confirmed or has failed.

@@ -48,6 +48,7 @@ class WorkerJob:
         link: its end of the link to its consumer.
         supervisor: its end of the link to the supervisor.
         board: the pool's scoreboard.
+        delays: whether the broker can hold a message back.
     """
 
     bus: Bus | None
@@ -58,3 +59,4 @@ class WorkerJob:
     link: socket.socket
     supervisor: socket.socket
     board: Scoreboard
+    delays: bool

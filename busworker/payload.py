@@ -68,7 +68,7 @@ class Codec(Generic[T]):
         try:
             return self._decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
-            raise DecodeError(str(error)) from error
+            raise DecodeError(f"the body doesn't fit its topic: {error}") from error
 
 
 def _foreign_classes(event_type: object) -> list[type[Any]]:

@@ -24,6 +24,7 @@ from busworker import settings
 from busworker.errors import BrokerUnavailable, BusworkerError, PublishFailed
 from busworker.message import Outgoing
 from busworker.receipt import Receipt, conclude
+from busworker.urls import holds_back
 
 if TYPE_CHECKING:
     from busworker.broker.session import Session
@@ -58,6 +59,7 @@ class Publisher:
 
     def __init__(self, url: str, deadline: float) -> None:
         self._url = url
+        self.delays = holds_back(url)
         self._deadline = deadline
         self._reset()
         os.register_at_fork(after_in_child=self._reset)

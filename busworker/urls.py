@@ -33,6 +33,11 @@ def bus_identity(url: str) -> str:
     return ";".join(sorted({_identity(part.strip()) for part in url.split(";") if part.strip()}))
 
 
+def holds_back(url: str) -> bool:
+    """Whether the broker of that URL can hold a message back until it is due: so far the embedded ones."""
+    return urlsplit(url).scheme not in _PORTS
+
+
 def _identity(url: str) -> str:
     hidden = hide_password(url)  # so that both spellings, hidden or not, are split at the same places
     try:

@@ -29,7 +29,7 @@ class Confirms:
         kombu_channel.events["basic_return"].add(self._returned)
 
     def sent(self) -> None:
-        """Call before each publish."""
+        """Call after each publish that raised nothing: the broker counts those that reach it."""
         self._sent += 1
         self._open.add(self._sent)
 

@@ -310,8 +310,8 @@ class Session:
         if not outgoing:
             return
         for one in outgoing:
-            self._confirms.sent()
             self._send(one)
+            self._confirms.sent()
         self._confirms.wait(self._publishing, patience)
 
     def _send(self, outgoing: Outgoing) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from busworker import settings
-from busworker.application import load, require_channels
+from busworker.application import load, not_enforced, require_channels
 from busworker.bus import Bus, Channel, Subscription
+from busworker.cli.ending import complain
 from busworker.cli.options import broker_option, require_app
 from busworker.cli.output import cell, duration, print_table, size
 from busworker.urls import hide_password
@@ -24,6 +25,8 @@ def check(app: str | None, app_option: str | None, broker: str | None) -> None:
     click.echo(f"broker  {cell(hide_password(settings.broker_of(bus.broker, broker)))}")
     for channel in bus.channels.values():
         _show(bus, channel)
+    for line in not_enforced(bus):
+        complain(line)
 
 
 def _show(bus: Bus, channel: Channel) -> None:

@@ -72,7 +72,8 @@ def publish(
         else:
             raw = sys.stdin.buffer.read(MOST) if document is None else document.encode(errors="surrogateescape")
             click.echo(send(read_document(raw, check)).wait().id)
-    _warn_if_unrouted(url, topic)
+        if envelope["delay"] is None:  # a delayed one is routed when it is due
+            _warn_if_unrouted(url, topic)
 
 
 def _publish_lines(stream: BinaryIO, check: Codec[Any], send: Callable[[bytes], Receipt]) -> None:
@@ -121,7 +122,7 @@ def _codec(application: Application | None, topic: str) -> Codec[Any]:
 def _warn_if_unrouted(url: str, topic: str) -> None:
     from busworker.broker.session import Session  # so that --help stays quick
 
-    session = Session(url, create=False)
+    session = Session(url, create=False)  # while the publisher is open: a memory:// bus lives as long as its users
     try:
         if session.routed(topic) is False:
             complain(f"nobody subscribes to {topic!r}: stored as unrouted (busworker dead list unrouted)")

@@ -259,7 +259,8 @@ class Consumer:
         self._session = session
         for descriptor in session.filenos():
             self._selector.register(descriptor, selectors.EVENT_READ, "broker")
-        self._supervisor.send(frames.Ready())
+        if not self._failures:  # else `_recovered` tells it, once it really works
+            self._supervisor.send(frames.Ready())
 
     def _recovered(self) -> None:
         if self._failures:

@@ -176,7 +176,7 @@ def _reckon(stage: Stage, ledger: Ledger) -> None:
         return
     where = f"--broker '{hide_password(stage.broker)}'"
     email = SUBSCRIPTIONS["email"]
-    click.echo("Each dead letter has its cause, its traceback and its bytes:")
+    click.echo("Each dead letter has its cause, its attempts and its bytes:")
     click.echo(f"  busworker dead list {email} {where}")
     click.echo(f"  busworker dead list {email} --reason crash --json {where}")
     click.echo(f"  busworker dead export {email} {where}")

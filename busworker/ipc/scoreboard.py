@@ -99,8 +99,8 @@ class Scoreboard:
     def ensure(self, slots: int) -> None:
         """Makes room for more slots, or maps those that the supervisor has added."""
         if slots > self.slots:
-            self._map.close()
-            self._map = self._mapped(slots)
+            old, self._map = self._map, self._mapped(slots)  # on a full disk the old one stays
+            old.close()
 
     # The supervisor writes.
 
@@ -125,7 +125,7 @@ class Scoreboard:
         ]
 
     def wipe(self) -> None:
-        """Closes every entry and sets the counters back; for a supervisor with no process of the pool left."""
+        """Closes every entry; for a supervisor with no process of the pool left."""
         self._map[HEADER_BYTES:] = bytes(len(self._map) - HEADER_BYTES)
 
     # The worker writes.
@@ -145,10 +145,11 @@ class Scoreboard:
         """Monotonic seconds at which the supervisor kills the worker; 0: never."""
         _F64.pack_into(self._map, self._base(slot) + _DEADLINE, deadline)
 
-    def finish(self, slot: int, number: int) -> None:
+    def finish(self, slot: int, number: int, now: float) -> None:
         """The outcome of the message has been sent."""
         base = self._base(slot)
         _F64.pack_into(self._map, base + _DEADLINE, 0.0)
+        _F64.pack_into(self._map, base + _SINCE, now)
         _U64.pack_into(self._map, base + _NUMBER, 0)
         _U64.pack_into(self._map, self._entry(slot, number) + _WORKER_FIELD, number << 1 | 1)
 

@@ -9,6 +9,7 @@ from busworker.declaration import ChannelSpec
 from busworker.jobs import ConsumerJob, WorkerJob
 from busworker.supervisor.child import Birth
 from busworker.supervisor.orders import Orders
+from busworker.urls import holds_back
 
 
 class Place(NamedTuple):
@@ -44,6 +45,7 @@ def worker_birth(orders: Orders, place: Place, link: socket.socket, supervisor: 
         link=link,
         supervisor=supervisor,
         board=orders.boards[place.channel].scoreboard,
+        delays=holds_back(orders.broker),
     )
     role = f"worker {orders.service.name}.{place.channel}/{place.slot + 1}"
     keep = (link.fileno(), supervisor.fileno())

@@ -72,7 +72,7 @@ class Commands:
             case "stop":
                 log.info("stop was asked for")
                 self._service.drain(time.monotonic())
-                self._answer(client, {"pid": self._orders.pid})
+                self._answer(client, {"pid": self._orders.pid, "grace": self._orders.grace})
             case _:
                 self._refuse(client, f"this service knows no command {request.command[:40]!r}", 2)
 

@@ -312,7 +312,7 @@ class Crew:
             worker.pid,
             ended,
             f", executing message {message_id}" if message_id else "",
-            f", its replacement starts in {delay:.1f} s" if delay > 0 else "",
+            f", its replacement starts in {delay:.1f} s" if delay > 0 and self._service.stop is None else "",
         )
 
     def _bury_consumer(self, ended: Death) -> None:

@@ -87,9 +87,9 @@ def _worker(worker: Worker, board: Scoreboard) -> Document:
     if view.number:
         state, since = "executing", view.since
     elif worker.killed is not None or worker.finishing_at is not None:
-        state, since = "stopping", _wall(worker.finishing_at)
+        state, since = "stopping", None if worker.finishing_at is None else _wall(worker.finishing_at)
     elif worker.started:
-        state, since = "idle", None
+        state, since = "idle", max(_wall(worker.started_at), view.since)
     else:
         state, since = "starting", _wall(worker.started_at)
     return {
@@ -102,9 +102,9 @@ def _worker(worker: Worker, board: Scoreboard) -> Document:
     }
 
 
-def _wall(monotonic: float | None) -> float | None:
+def _wall(monotonic: float) -> float:
     """The Unix time at a monotonic time."""
-    return None if monotonic is None else time.time() - time.monotonic() + monotonic
+    return time.time() - time.monotonic() + monotonic
 
 
 def _rss(pid: int) -> int | None:

@@ -38,7 +38,7 @@ class Worker:
         self._link = Link(job.link, blocking=True)
         self._mailbox = Mailbox(self._link)
         self._bus = job.bus if job.bus is not None else application.load(job.app)
-        self._bus.use_port(WorkerPort(self._mailbox, self._bus.publish_deadline))
+        self._bus.use_port(WorkerPort(self._mailbox, self._bus.publish_deadline, delays=job.delays))
         self._runner = Runner(self._bus, job.channel, self._set_deadline)
         self._title = f"busworker: worker {self._bus.name}.{job.channel}/{job.slot + 1}"
         # A child that a handler forks must not keep the link or the pool's lock: the death of this worker, and of
@@ -71,7 +71,7 @@ class Worker:
             os._exit(0)  # a child that the handler forked has come back here: it settles nothing
         self._report(frames.Finished(number, time.monotonic() - started, outcome))
         # Only now: a finished entry says that the outcome is in the link.
-        self._board.finish(slot, number)
+        self._board.finish(slot, number, time.time())
 
     def _report(self, finished: frames.Finished) -> None:
         try:

@@ -1,5 +1,8 @@
 """What the contract tests work with: sessions, foreign clients and processes on one bus, ended with the test."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -87,13 +90,15 @@ class Bench:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         self._open.callback(_end, process)
         return process
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # with what it forked, which may hold its output
     process.communicate()
 
 

@@ -39,6 +39,13 @@ def test_browsing_shows_content_and_order_and_leaves_the_queue_as_it_is(
     assert ids(fetched(bench.consumer(work), 5)) == ids(events(5))
 
 
+def test_what_was_browsed_can_be_fetched_again_at_once(session: Session, work: str) -> None:
+    session.publish(events(5))
+    wait_ready(session, work, 5)
+    for _ in range(20):
+        assert len(list(session.browse(work))) == 5
+
+
 def test_browsing_can_end_early(session: Session, work: str) -> None:
     session.publish(events(5))
     wait_ready(session, work, 5)

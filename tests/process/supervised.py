@@ -115,7 +115,7 @@ def worker(job: WorkerJob) -> int:
             assert isinstance(frame, frames.Handout)
             execute(job, frame)
             link.send(frames.Finished(frame.number, 0.05, Returned()))
-            job.board.finish(job.slot, frame.number)
+            job.board.finish(job.slot, frame.number, time.time())
     return 1
 
 

@@ -24,13 +24,13 @@ def board(tmp_path: Path):
 def test_an_entry_is_open_from_begin_until_the_consumer_closes_it_whatever_the_order(board: Scoreboard) -> None:
     board.begin(1, 1, KEY, "id", 5.0)
     assert board.open_keys() == [KEY]
-    board.finish(1, 1)
+    board.finish(1, 1, 2.0)
     assert board.open_keys() == [KEY]
     board.close_entry(1, 1)
     assert board.open_keys() == []
     board.begin(1, 2, OTHER, "id", 5.0)
     board.close_entry(1, 2)
-    board.finish(1, 2)
+    board.finish(1, 2, 2.0)
     assert board.open_keys() == []
 
 
@@ -60,14 +60,14 @@ def test_a_slot_shows_what_it_executes_and_nothing_when_idle(board: Scoreboard) 
     view = board.view(0)
     assert (view.number, view.since, view.deadline) == (1, 12.5, 99.0)
     assert view.message_id.startswith("ä" * 60)
-    board.finish(0, 1)
+    board.finish(0, 1, 2.0)
     assert (board.view(0).number, board.view(0).message_id, board.deadline(0)) == (0, "", 0.0)
 
 
 def test_entries_are_used_again_after_a_ring(board: Scoreboard) -> None:
     for number in range(1, 2 * RING + 2):
         board.begin(0, number, KEY, "id", 0.0)
-        board.finish(0, number)
+        board.finish(0, number, 2.0)
         board.close_entry(0, number)
     assert board.open_keys() == []
 
