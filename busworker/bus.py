@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -405,13 +407,21 @@ class Bus:
                 f"service {self.name} publishes while its application is imported: publish in a handler, a hook or a "
                 "function instead"
             )
-        if self._port is None:
-            module, _, function = OPEN_PORT.partition(":")
-            open_port = cast("Callable[[Bus], PublishPort]", getattr(importlib.import_module(module), function))
-            self._port = open_port(self)
-        return self._port
+        port = self._port
+        if port is None:
+            with _opening:
+                port = self._port = self._port or self._new_port()
+        return port
+
+    def _new_port(self) -> PublishPort:
+        module, _, function = OPEN_PORT.partition(":")
+        open_port = cast("Callable[[Bus], PublishPort]", getattr(importlib.import_module(module), function))
+        return open_port(self)
 
 
+_opening = threading.Lock()
+"""Held while a port is opened, so that threads that publish first share one; and over a fork, so that it is free."""
+os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 _importing = 0
 
 

@@ -90,6 +90,13 @@ class Session:
 
     def _connect(self) -> None:
         self.broker, self._connection = self._first_reachable()
+        try:
+            self._open_channels()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_channels(self) -> None:
         with translated(self.broker):
             if self.broker.embedded:
                 self._channel: Any = self._connection.channel()

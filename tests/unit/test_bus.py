@@ -1,6 +1,7 @@
 """What an application declares and publishes: which declarations are refused, and what a message looks like."""
 
 import functools
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from busworker import publisher
 from busworker.bus import HEADERS_LIMIT, Bus, Pattern, Subscription, Topic, importing
 from busworker.declaration import ChannelSpec, ServiceSpec, SubscriptionSpec
 from busworker.errors import ApplicationError, ConfigurationError, EncodeError
@@ -37,6 +39,7 @@ class Outbox:
     sent: list[Outgoing] = field(default_factory=list)
     immediate: list[bool] = field(default_factory=list)
     calls: list[tuple[str, float | None]] = field(default_factory=list)
+    delays: bool = True
 
     def publish(self, outgoing: Outgoing, *, immediately: bool) -> Receipt:
         self.sent.append(outgoing)
@@ -440,3 +443,26 @@ def test_flush_and_close_reach_the_port_once(bus: Bus, outbox: Outbox) -> None:
     bus.close()
     bus.flush()
     assert outbox.calls == [("flush", 3), ("close", None)]
+
+
+def test_threads_that_publish_first_share_one_publisher(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Outbox] = []
+    everybody = threading.Barrier(8)
+
+    def open_port(bus: Bus) -> Outbox:
+        opened.append(Outbox())
+        return opened[-1]
+
+    monkeypatch.setattr(publisher, "open_port", open_port)
+    bus = Bus("signup")
+
+    def publish() -> None:
+        everybody.wait(10)
+        bus.publish(Topic("t", int), 1)
+
+    threads = [threading.Thread(target=publish) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert [len(outbox.sent) for outbox in opened] == [8]

@@ -24,6 +24,12 @@ def loggers_put_back() -> Iterator[None]:
     log.disabled = False
 
 
+def without_pytest() -> None:
+    """Takes pytest's own handlers away: they fail on what ours has to bear. They come back after the test."""
+    for name in ("", "busworker"):
+        get(name).handlers.clear()
+
+
 def get(name: str) -> logging.Logger:
     return logging.getLogger(name or None)
 
@@ -39,7 +45,7 @@ def test_a_line_for_people(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_line_for_machines(capfd: pytest.CaptureFixture[str]) -> None:
-    logging.getLogger().handlers.clear()  # pytest's own would report the surrogate to where only UTF-8 goes
+    without_pytest()
     logs.setup("debug", "json", "supervisor email")
     logs.set_role("worker email.welcome/1")
     log.warning("with \x1b[31m and \udc80 and %s", "amqp://u:secret@h")
@@ -64,6 +70,7 @@ def test_nobody_forges_a_line(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_arguments_that_do_not_fit_end_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    without_pytest()
     logs.setup("info", "text", "worker")
     log.info("%d", "x")
     assert "Logging error" in capfd.readouterr().err
