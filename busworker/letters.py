@@ -50,7 +50,7 @@ class Cause(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A dead letter in the format of `--json` (DESIGN section 7); also a message of the unrouted queue."""
+    """A dead letter in the format of `--json` (docs/reference/cli.md); also a message of the unrouted queue."""
 
     id: str | None
     subscription: str | None

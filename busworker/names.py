@@ -1,4 +1,4 @@
-"""The grammar of names: topics, patterns, services, channels (DESIGN section 3). Pure."""
+"""The grammar of names: topics, patterns, services, channels. Pure."""
 
 from __future__ import annotations
 

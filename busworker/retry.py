@@ -14,7 +14,7 @@ LADDER = (
     1 * MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 30 * MINUTE,
     1 * HOUR, 2 * HOUR, 6 * HOUR, 12 * HOUR, 24 * HOUR,
 )  # fmt: skip
-"""Seconds; one retry queue each, shared by the whole bus (DESIGN section 6)."""
+"""Seconds; one retry queue each, shared by the whole bus."""
 
 
 def on_ladder(delay: float) -> int:

@@ -1,7 +1,7 @@
 """The settings, each declared once with its unit, range, default, variable, option and help.
 
 A value comes from its command line option, else from `BUSWORKER_*`, else from the `Bus(...)` argument, else
-from `[tool.busworker]` of the nearest pyproject.toml upward, else it is the default (DESIGN section 7). The
+from `[tool.busworker]` of the nearest pyproject.toml upward, else it is the default. The
 folders and files of a service are in `busworker.places`.
 """
 

@@ -1,4 +1,7 @@
-"""The one decision of a message's life: what happens to it after an attempt. Pure; the table is DESIGN section 5."""
+"""The one decision of a message's life: what happens to it after an attempt. Pure.
+
+The table is in docs/explanation/guarantees.md.
+"""
 
 from __future__ import annotations
 

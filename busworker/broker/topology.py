@@ -1,4 +1,4 @@
-"""The names and arguments of every exchange and queue of the bus, and nothing else. Pure (DESIGN section 6).
+"""The names and arguments of every exchange and queue of the bus, and nothing else. Pure.
 
 Publishers and consumers declare the same topology, each time they connect; declaring is idempotent. A changed
 argument needs a new name, because a broker refuses to redeclare with other arguments (AMQP 0-9-1, 406).

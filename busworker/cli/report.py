@@ -36,7 +36,7 @@ class Channel(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """The answer to `status` (DESIGN section 7, Formats)."""
+    """The answer to `status` (docs/reference/cli.md, `--json`)."""
 
     service: str
     instance: str

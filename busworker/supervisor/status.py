@@ -1,4 +1,4 @@
-"""What `status` shows of a running service (DESIGN section 7, Formats)."""
+"""What `status` shows of a running service (docs/reference/cli.md, `--json`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a message: the table of DESIGN section 5 as an oracle, and what holds in every history."""
+"""What becomes of a message: the table of the guarantees page as an oracle, and what holds in every history."""
 
 from dataclasses import dataclass
 

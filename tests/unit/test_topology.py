@@ -1,4 +1,4 @@
-"""The exact names and arguments of DESIGN section 6: a changed one would need a new name on every broker."""
+"""The exact names and arguments of queues and exchanges: a changed one would need a new name on every broker."""
 
 import pytest
 
