@@ -1,7 +1,7 @@
 """What travels: the message a handler sees, the delivery a consumer holds, and what is handed to a broker. Pure.
 
-The wire format is that of docs/reference/wire.md: any AMQP client can publish to us and subscribe beside us, so everything read
-here may be missing or odd; what can't be read is ignored, never raised.
+The wire format is that of docs/reference/wire.md: any AMQP client can publish to us and subscribe beside us, so
+everything read here may be missing or odd; what can't be read is ignored, never raised.
 """
 
 from __future__ import annotations

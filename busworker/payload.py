@@ -67,8 +67,10 @@ class Codec(Generic[T]):
         """
         try:
             return self._decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        except msgspec.ValidationError as error:
             raise DecodeError(f"the body doesn't fit its topic: {error}") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
+            raise DecodeError(f"the body is no JSON that can be read: {error}") from error
 
 
 def _foreign_classes(event_type: object) -> list[type[Any]]:

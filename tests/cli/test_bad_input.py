@@ -1,0 +1,131 @@
+"""What a user can get wrong before anything runs: one line that says what to do, the exit code, nothing stored."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support import Command, Home
+
+GOOD = """
+from busworker import Bus, Topic
+bus = Bus("shop")
+sold = Topic("sold", int)
+@bus.channel("stock").subscribe(sold)
+def take(number: int) -> None: pass
+"""
+TWICE = GOOD + "bus.channels['stock'].subscribe(sold)(take)\n"
+BAD_TOPIC = GOOD.replace('"sold"', '"Sold out!"')
+RAISES = "import nothing_of_that_name\n"
+LEAVES = "raise SystemExit(0)\n"
+
+
+def one_line(stderr: str) -> str:
+    """The line on stderr; there must be no other."""
+    lines = stderr.splitlines()
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith("busworker: ")
+    return lines[0]
+
+
+def stored(command: Command) -> int:
+    """How many messages lie in the default bus, subscribed or not; 0 if there is none."""
+    listed = command.run("dead", "list", "unrouted", "--json", "--limit", "0")
+    return len(json.loads(listed.stdout)) if listed.returncode == 0 else 0
+
+
+@pytest.mark.parametrize("verb", ["start", "check"])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (RAISES, ["app.py", "nothing_of_that_name"]),
+        (LEAVES, ["SystemExit"]),
+        (TWICE, ["sold", "shop.stock"]),
+        (BAD_TOPIC, ["Sold out!", "a-z"]),
+    ],
+)
+def test_an_application_that_is_wrong_is_78(
+    command: Command, home: Home, verb: str, text: str, says: list[str]
+) -> None:
+    home.write("app.py", text)
+    done = command.run(verb, "app")
+    assert done.returncode == 78, done.stderr
+    line = one_line(done.stderr)
+    assert all(part in line for part in says), line
+    assert stored(command) == 0
+
+
+@pytest.mark.parametrize("verb", ["start", "check"])
+def test_a_module_that_is_not_there_is_78(command: Command, verb: str) -> None:
+    done = command.run(verb, "no_such_module")
+    assert done.returncode == 78
+    assert "no_such_module" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("--app", "app", "sold", '"three"'), 65, "int"),
+        (("sold", "{"), 65, "JSON"),
+        (("Sold out!", "1"), 2, "Sold out!"),
+        (("sold", "1", "--broker", "kafka://host"), 78, "amqp://"),
+    ],
+)
+def test_what_cannot_be_published_is_not_stored(
+    command: Command, home: Home, args: tuple[str, ...], code: int, says: str
+) -> None:
+    home.write("app.py", GOOD)
+    done = command.run("publish", *args)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in one_line(done.stderr)
+    assert stored(command) == 0
+
+
+def test_a_line_that_is_no_json_is_named_and_those_before_it_are_stored(command: Command) -> None:
+    done = command.run("publish", "sold", "-", input="1\n2\n{\n4\n")
+    assert (done.returncode, done.stdout) == (65, "2\n")
+    assert "line 3" in one_line(done.stderr)
+    assert stored(command) == 2
+
+
+def test_a_body_over_the_limit_is_not_stored(command: Command) -> None:
+    done = command.run("publish", "sold", input=json.dumps("x" * 16 * 1024 * 1024))
+    assert (done.returncode, done.stdout) == (65, "")
+    assert "16" in one_line(done.stderr)
+    assert stored(command) == 0
+
+
+@pytest.mark.parametrize("verb", ["start", "publish"])
+def test_a_file_that_is_no_database_is_69_and_left_alone(command: Command, home: Home, verb: str) -> None:
+    home.write("app.py", GOOD)
+    home.write("bus/bus.db", "this is a letter to my aunt, and no database at all\n" * 100)
+    before = (home.path / "bus" / "bus.db").read_bytes()
+    args = ("app",) if verb == "start" else ("sold", "1")
+    done = command.run(verb, *args, "--broker", f"filesystem://{home.path}/bus")
+    assert done.returncode == 69, done.stderr
+    assert "bus.db" in one_line(done.stderr.splitlines()[-1])
+    assert (home.path / "bus" / "bus.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["start", "publish"])
+@pytest.mark.parametrize("folder", ["/proc/busworker", "/dev/null/bus"])
+def test_a_folder_that_cannot_be_written_is_69(command: Command, home: Home, verb: str, folder: str) -> None:
+    home.write("app.py", GOOD)  # root may write everywhere but there
+    args = ("app",) if verb == "start" else ("sold", "1")
+    done = command.run(verb, *args, "--broker", f"filesystem://{folder}")
+    assert done.returncode == 69, done.stderr
+    assert folder in one_line(done.stderr.splitlines()[-1])
+    assert not Path(folder).exists()
+
+
+def test_a_second_start_is_73_and_disturbs_nothing(command: Command, home: Home) -> None:
+    home.write("app.py", GOOD)
+    first = command.start("start", "app")
+    first.wait_log("ready")
+    second = command.run("start", "app")
+    assert second.returncode == 73
+    line = one_line(second.stderr.splitlines()[-1])
+    assert "shop" in line
+    assert "--instance" in line
+    assert first.exit_code is None
+    assert first.terminate() == 0
