@@ -67,6 +67,13 @@ def test_it_runs_on_a_bus_that_is_given(command: Command, broker_url: str) -> No
     assert done.stdout.splitlines()[-1] == "lost 0"
 
 
+def test_it_runs_on_rabbitmq(command: Command, amqp_url: str) -> None:
+    done = command.run("demo", "--messages", "100", "--broker", amqp_url, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "lost 0"
+    assert rows(done.stdout)["email"][:2] == ["100", "97"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_ended_demo_leaves_no_process(command: Command, number: signal.Signals) -> None:
     demo = command.start("demo")
