@@ -18,15 +18,14 @@ import kombu
 import msgspec
 from amqp.basic_message import Message as AmqpMessage
 
-from busworker.broker import topology
+from busworker.broker import topology, wire
 from busworker.broker.confirms import CONFIRM_TIMEOUT, Confirms
 from busworker.broker.connection import CONNECT_TIMEOUT, Broker, connect, parse, translated
+from busworker.broker.declarer import Declarer
 from busworker.errors import BrokerUnavailable, ConfigurationError
 from busworker.message import Delivery, Outgoing
 from busworker.transports import store_exists
 
-CLOSE_TIMEOUT = 1.0
-"""Seconds that a broker may take to answer a goodbye; one that doesn't answer must not hold us up."""
 RETURN_TIMEOUT = 1.0
 """Seconds to wait until what was looked at is back in its queue."""
 
@@ -85,7 +84,6 @@ class Session:
         self._tags = itertools.count(1)
         self._held: dict[int, tuple[Any, int]] = {}
         self._arrived: list[Delivery] = []
-        self._declared: set[str] = set()
         self._connect()
 
     def _connect(self) -> None:
@@ -101,12 +99,13 @@ class Session:
             if self.broker.embedded:
                 self._channel: Any = self._connection.channel()
                 self._channel.tx_select()
-                self._flavour = topology.EMBEDDED
+                flavour = topology.EMBEDDED
             else:
                 self._publishing = connect(self.broker, timeout=self._patience)
-                self._channel = _raw(self._publishing.channel())
+                self._channel = wire.undecoded(self._publishing.channel())
                 self._confirms = Confirms(self._channel)
-                self._flavour = _amqp_flavour(self.broker, self._connection)
+                flavour = _amqp_flavour(self.broker, self._connection)
+            self._declarer = Declarer(self._channel, flavour)
 
     def _first_reachable(self) -> tuple[Broker, kombu.Connection]:
         for broker in self._brokers[:-1]:
@@ -123,12 +122,8 @@ class Session:
 
     def declare(self) -> None:
         """Declares what publishers and consumers need. Idempotent."""
-        exchanges, queues = topology.base(self._flavour)
         with translated(self.broker):
-            for exchange in exchanges:
-                self._declare_exchange(exchange)
-            for queue in queues:
-                self._declare_queue(queue)
+            self._declarer.base()
 
     def declare_work(self, topic: str, service: str, channel: str) -> str:
         """Declares the queues of a subscription. Idempotent.
@@ -137,26 +132,19 @@ class Session:
             The name of the work queue.
         """
         with translated(self.broker):
-            for queue in topology.work(topic, service, channel, self._flavour):
-                self._declare_queue(queue)
-        return topology.work_queue(topic, service, channel)
+            return self._declarer.work(topic, service, channel)
 
     def declare_retry(self, delay: int) -> None:
         """Declares the retry queue of a step of the ladder, once a session. 0 needs none."""
-        name = f"{topology.RETRY}{delay}"
-        if delay and name not in self._declared:
-            with translated(self.broker):
-                exchange, queue = topology.retry(delay, self._flavour)
-                self._declare_exchange(exchange)
-                self._declare_queue(queue)
-            self._declared.add(name)
+        with translated(self.broker):
+            self._declarer.retry(delay)
 
     # Consuming
 
     def consume(self, queue: str, prefetch: int) -> None:
         """Starts deliveries of a queue; on AMQP up to `prefetch` unsettled ones, on the engine see `fetch`."""
         with translated(self.broker):
-            channel = self._channel if self.broker.embedded else _raw(self._connection.channel())
+            channel = self._channel if self.broker.embedded else wire.undecoded(self._connection.channel())
             if not self.broker.embedded:
                 channel.basic_qos(0, prefetch, False)
 
@@ -192,19 +180,19 @@ class Session:
                 self._publish_confirmed([outgoing for item in items for outgoing in item.publishes])
                 for item in items:
                     channel, tag = self._held[item.tag]
-                    _conclude(channel, tag, item.verb)
+                    wire.conclude(channel, tag, item.verb)
         for item in items:
             del self._held[item.tag]
 
     def filenos(self) -> list[int]:
         """What becomes readable when something arrives."""
         if self.broker.embedded:
-            return [_link(self._connection).fileno()]
-        return [_link(connection).sock.fileno() for connection in (self._connection, self._publishing)]
+            return [wire.link(self._connection).fileno()]
+        return [wire.link(connection).sock.fileno() for connection in (self._connection, self._publishing)]
 
     def next_due(self) -> float:
         """Seconds after which `fetch` is worth calling even if nothing became readable."""
-        return float(_link(self._connection).next_due()) if self.broker.embedded else 1.0
+        return float(wire.link(self._connection).next_due()) if self.broker.embedded else 1.0
 
     def abandoned(self, queues: Sequence[str]) -> list[str]:
         """On the engine: claim files of pools with claims on these queues and without any process left."""
@@ -287,7 +275,7 @@ class Session:
             if connection is not None:
                 try:
                     with translated(self.broker):
-                        self._limit_goodbye(connection)
+                        wire.limit_goodbye(connection)
                         connection.release()
                 except (BrokerUnavailable, ConfigurationError):
                     pass  # the other side is gone: there is nothing left to close
@@ -296,8 +284,8 @@ class Session:
 
     def _delivery(self, channel: Any, queue: str, raw: AmqpMessage) -> Delivery:
         tag = next(self._tags)
-        self._held[tag] = (channel, _info(raw)["delivery_tag"])
-        return _read(raw, tag, queue)
+        self._held[tag] = (channel, wire.info(raw)["delivery_tag"])
+        return wire.read_delivery(raw, tag, queue)
 
     def _transact(self, items: Sequence[Settled], outgoing: Sequence[Outgoing] = ()) -> None:
         channel = self._channel
@@ -307,7 +295,7 @@ class Session:
             for item in items:
                 for one in item.publishes:
                     self._send(one)
-                _conclude(channel, self._held[item.tag][1], item.verb)
+                wire.conclude(channel, self._held[item.tag][1], item.verb)
             channel.tx_commit()
         except BaseException:
             channel.tx_rollback()
@@ -325,32 +313,15 @@ class Session:
         exchange, properties = outgoing.exchange, outgoing.properties
         if outgoing.delay:
             exchange, properties = self._delayed(outgoing)
-        body: Any = outgoing.body  # py-amqp says str, and means bytes too
-        message = AmqpMessage(body, application_headers=outgoing.headers, **properties)
+        message = wire.message(outgoing, properties)
         self._channel.basic_publish(message, exchange, outgoing.routing_key, mandatory=True)
 
     def _delayed(self, outgoing: Outgoing) -> tuple[str, dict[str, object]]:
         if not self.broker.embedded:
             raise ConfigurationError("publish(delay=) isn't available on amqp:// yet: publish without a delay")
-        if topology.DELAYED not in self._declared:
-            exchange, queue = topology.delayed()
-            self._declare_exchange(exchange)
-            self._declare_queue(queue)
-            self._declared.add(topology.DELAYED)
+        self._declarer.delayed()
         milliseconds = str(max(round((outgoing.delay or 0) * 1000), 1))
         return topology.DELAYED, {**outgoing.properties, "expiration": milliseconds}
-
-    def _declare_exchange(self, exchange: topology.Exchange) -> None:
-        self._channel.exchange_declare(
-            exchange.name, exchange.type, durable=True, auto_delete=False, arguments=exchange.arguments or None
-        )
-
-    def _declare_queue(self, queue: topology.Queue) -> None:
-        self._channel.queue_declare(
-            queue.name, durable=True, exclusive=False, auto_delete=False, arguments=queue.arguments or None
-        )
-        for exchange, routing_key in queue.bindings:
-            self._channel.queue_bind(queue.name, exchange, routing_key)
 
     def _drain(self, connection: kombu.Connection) -> None:
         # Once when embedded: a drain claims what there is room for. On AMQP until the socket has nothing more.
@@ -369,8 +340,8 @@ class Session:
             size = page if left < 0 else min(page, left)
             raws = self._channel.browse(queue, cursor=cursor, limit=size, newest_first=newest_first)
             for raw in raws:
-                cursor = int(_info(raw)["cursor"])
-                yield _read(raw, cursor, queue)
+                cursor = int(wire.info(raw)["cursor"])
+                yield wire.read_delivery(raw, cursor, queue)
             left -= len(raws) if left > 0 else 0
             if len(raws) < size:
                 return
@@ -392,7 +363,7 @@ class Session:
         taken: list[int] = []
         with self._scratch() as channel:
             try:
-                for _ in range(_ready(channel, queue)):
+                for _ in range(wire.ready(channel, queue)):
                     raw = channel.basic_get(queue)
                     if raw is None:
                         break
@@ -401,7 +372,7 @@ class Session:
                     yield delivery
             finally:
                 returned = [tag for tag in taken if self._held.pop(tag, None)]
-                expected = _ready(channel, queue) + len(returned)
+                expected = wire.ready(channel, queue) + len(returned)
         if returned:
             self._wait_returned(queue, expected)
 
@@ -410,58 +381,14 @@ class Session:
         # would find nothing. Somebody else may have fetched them meanwhile, so not for ever.
         deadline = time.monotonic() + RETURN_TIMEOUT
         with self._scratch() as channel:
-            while _ready(channel, queue) < expected and time.monotonic() < deadline:
+            while wire.ready(channel, queue) < expected and time.monotonic() < deadline:
                 time.sleep(0.002)
 
-    def _limit_goodbye(self, connection: kombu.Connection) -> None:
-        sock = None if self.broker.embedded else getattr(_link(connection), "sock", None)
-        if sock is not None:
-            sock.settimeout(CLOSE_TIMEOUT)
-
     def _scratch(self) -> Any:
-        return _raw(self._connection.channel())
-
-
-def _link(connection: kombu.Connection) -> Any:
-    return connection.connection  # the transport's own, which kombu gives no type
-
-
-def _ready(channel: Any, queue: str) -> int:
-    return int(channel.queue_declare(queue, passive=True).message_count)
-
-
-def _info(raw: AmqpMessage) -> dict[str, Any]:
-    return raw.delivery_info or {}
-
-
-def _raw(channel: Any) -> Any:
-    channel.auto_decode = False  # py-amqp would decode bodies by their content_encoding; ours stay bytes
-    return channel
-
-
-def _conclude(channel: Any, tag: int, verb: str) -> None:
-    if verb == "ack":
-        channel.basic_ack(tag)
-    else:
-        channel.basic_reject(tag, requeue=True)
-
-
-def _read(raw: AmqpMessage, tag: int, queue: str) -> Delivery:
-    properties: dict[str, object] = dict(raw.properties)
-    headers = properties.pop("application_headers", None)
-    body = raw.body
-    return Delivery(
-        tag=tag,
-        queue=queue,
-        routing_key=_info(raw)["routing_key"],
-        redelivered=bool(_info(raw).get("redelivered")),
-        properties=properties,
-        headers=headers if isinstance(headers, dict) else {},
-        body=body if isinstance(body, bytes) else str(body).encode(),
-    )
+        return wire.undecoded(self._connection.channel())
 
 
 def _amqp_flavour(broker: Broker, connection: kombu.Connection) -> topology.Flavour:
-    version = str(_link(connection).server_properties.get("version", "0"))
+    version = str(wire.link(connection).server_properties.get("version", "0"))
     major = version.split(".", 1)[0]
     return topology.Flavour(broker.queue_type, unlimited_delivery=major.isdigit() and int(major) >= 4)

@@ -1,0 +1,71 @@
+"""Between py-amqp's messages and channels and ours: what every use of a kombu channel needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kombu
+from amqp.basic_message import Message as AmqpMessage
+
+from busworker.message import Delivery, Outgoing
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a broker may take to answer a goodbye; one that doesn't answer must not hold us up."""
+
+
+def link(connection: kombu.Connection) -> Any:
+    """The transport's own connection, which kombu gives no type."""
+    return connection.connection
+
+
+def limit_goodbye(connection: kombu.Connection) -> None:
+    """Has closing an AMQP connection wait for its broker's answer for `CLOSE_TIMEOUT` seconds at most."""
+    sock = getattr(link(connection), "sock", None)  # the engine has none
+    if sock is not None:
+        sock.settimeout(CLOSE_TIMEOUT)
+
+
+def ready(channel: Any, queue: str) -> int:
+    """How many messages of a queue can be fetched; the queue must exist."""
+    return int(channel.queue_declare(queue, passive=True).message_count)
+
+
+def info(raw: AmqpMessage) -> dict[str, Any]:
+    """What came with a message at its delivery."""
+    return raw.delivery_info or {}
+
+
+def undecoded(kombu_channel: Any) -> Any:
+    """The channel itself, told to leave bodies as bytes: py-amqp would decode them by their content_encoding."""
+    kombu_channel.auto_decode = False
+    return kombu_channel
+
+
+def conclude(kombu_channel: Any, tag: int, verb: str) -> None:
+    """Acknowledges a delivery, or gives it back."""
+    if verb == "ack":
+        kombu_channel.basic_ack(tag)
+    else:
+        kombu_channel.basic_reject(tag, requeue=True)
+
+
+def message(outgoing: Outgoing, properties: dict[str, Any]) -> AmqpMessage:
+    """What is published, with these properties."""
+    body: Any = outgoing.body  # py-amqp says str, and means bytes too
+    return AmqpMessage(body, application_headers=outgoing.headers, **properties)
+
+
+def read_delivery(raw: AmqpMessage, tag: int, queue: str) -> Delivery:
+    """A delivery, under a tag of the session's own."""
+    properties: dict[str, object] = dict(raw.properties)
+    headers = properties.pop("application_headers", None)
+    body = raw.body
+    return Delivery(
+        tag=tag,
+        queue=queue,
+        routing_key=info(raw)["routing_key"],
+        redelivered=bool(info(raw).get("redelivered")),
+        properties=properties,
+        headers=headers if isinstance(headers, dict) else {},
+        body=body if isinstance(body, bytes) else str(body).encode(),
+    )
