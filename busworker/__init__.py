@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from busworker.bus import Bus, Channel, Pattern, Topic
+    from busworker.bus import Bus
+    from busworker.channel import Channel
     from busworker.errors import (
         ApplicationError,
         BrokerError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from busworker.payload import Json
     from busworker.receipt import Receipt
     from busworker.retry import RetryPolicy
+    from busworker.topic import Pattern, Topic
 
 __version__ = "0.1.0"
 
@@ -62,11 +64,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "bus": ("Bus", "Channel", "Pattern", "Topic"),
+    "bus": ("Bus",),
+    "channel": ("Channel",),
     "message": ("Message",),
     "payload": ("Json",),
     "receipt": ("Receipt",),
     "retry": ("RetryPolicy",),
+    "topic": ("Pattern", "Topic"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

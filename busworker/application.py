@@ -17,9 +17,10 @@ from types import ModuleType
 from typing import cast
 
 from busworker import logs
-from busworker.bus import Bus, Topic, importing
+from busworker.bus import Bus, importing
 from busworker.errors import ApplicationError
 from busworker.payload import Codec
+from busworker.topic import Topic
 
 log = logging.getLogger("busworker.application")
 

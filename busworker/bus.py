@@ -1,4 +1,4 @@
-"""What an application declares and calls: `Bus`, `Topic`, `Pattern`, `Channel`. No I/O.
+"""`Bus`: the service as its application declares it, and publishing. No I/O.
 
 Publishing goes through a port that is filled at run time: in an ordinary process by `busworker.publisher`, imported
 at the first publish; in a worker by the worker, whose messages travel with the outcome of the attempt.
@@ -13,90 +13,26 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import Protocol, TypeAlias, TypeVar, cast
 
-import msgspec
-
-from busworker.declaration import ChannelSpec, ServiceSpec, SubscriptionSpec
-from busworker.errors import ApplicationError, ConfigurationError, EncodeError
-from busworker.message import BUS_EXCHANGE, OWN_PREFIX, HeaderValue, Message, Outgoing
-from busworker.names import checked_name, checked_pattern, checked_topic
-from busworker.payload import JSON_CODEC, Codec, Json
+from busworker.channel import Channel
+from busworker.declaration import ChannelSpec, ServiceSpec
+from busworker.errors import ApplicationError, ConfigurationError
+from busworker.headers import checked_headers, short
+from busworker.message import BUS_EXCHANGE, HeaderValue, Message, Outgoing
+from busworker.names import checked_name
 from busworker.receipt import Receipt
-from busworker.retry import RetryPolicy
+from busworker.topic import Topic
 from busworker.units import seconds, size
 
 T = TypeVar("T")
-R = TypeVar("R")
-H = TypeVar("H", bound=Callable[..., object])
 Hook = TypeVar("Hook", bound=Callable[[], object])
 AroundHook = TypeVar("AroundHook", bound=Callable[[Message], Iterator[object] | AsyncIterator[object]])
 
-Handler: TypeAlias = Callable[..., object]
 Around: TypeAlias = Callable[[Message], object]
 
 OPEN_PORT = "busworker.publisher:open_port"
 """The entry point that gives an ordinary process its publisher; a text, so that the core doesn't import a broker."""
-
-
-HEADERS_LIMIT = 64 * 1024
-"""Bytes; AMQP sends all headers in one frame, and a dead letter adds up to 8 KiB of ours."""
-
-
-class Topic(Generic[T]):
-    """A named stream of events of one type, shared by services.
-
-    Args:
-        name: words of `a-z 0-9 _ -` separated by dots, up to 100 characters.
-        event_type: a dataclass, `msgspec.Struct`, TypedDict or builtin type that is a JSON document.
-
-    Raises:
-        ConfigurationError: the name or the type can't be used.
-    """
-
-    def __init__(self, name: str, event_type: type[T]) -> None:
-        self.name = checked_topic(name)
-        self.event_type = event_type
-        self.codec: Codec[T] = Codec(event_type)
-
-    def __repr__(self) -> str:
-        return f"Topic({self.name!r}, {getattr(self.event_type, '__name__', self.event_type)})"
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """Many topics at once: `*` stands for one word, `#` for any number of words.
-
-    Raises:
-        ConfigurationError: the text is no pattern.
-    """
-
-    pattern: str
-
-    def __post_init__(self) -> None:
-        checked_pattern(self.pattern)
-
-
-class Subscriber(Protocol[T]):
-    """The decorator that `Channel.subscribe` returns; it gives back the handler itself."""
-
-    @overload
-    def __call__(self, handler: Callable[[T], R], /) -> Callable[[T], R]: ...
-    @overload
-    def __call__(self, handler: Callable[[T, Message], R], /) -> Callable[[T, Message], R]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """A handler with what it was subscribed to; `wants_message` says that it takes the message as well."""
-
-    spec: SubscriptionSpec
-    codec: Codec[Any]
-    handler: Handler
-    dead_on: tuple[type[BaseException], ...]
-    wants_message: bool
-    is_async: bool
 
 
 class PublishPort(Protocol):
@@ -118,109 +54,6 @@ class PublishPort(Protocol):
     def close(self) -> None:
         """Flushes and lets go of the broker."""
         ...
-
-
-class Channel:
-    """Named subscriptions of a service that share a pool of workers; made by `Bus.channel`."""
-
-    def __init__(self, service: str, spec: ChannelSpec) -> None:
-        self._service = service
-        self._spec = spec
-        self.subscriptions: list[Subscription] = []
-
-    @property
-    def name(self) -> str:
-        """Its name within the service."""
-        return self._spec.name
-
-    @property
-    def spec(self) -> ChannelSpec:
-        """Its declaration with all subscriptions made so far."""
-        return ChannelSpec(
-            name=self._spec.name,
-            processes=self._spec.processes,
-            concurrency=self._spec.concurrency,
-            memory_limit=self._spec.memory_limit,
-            max_messages=self._spec.max_messages,
-            subscriptions=tuple(subscription.spec for subscription in self.subscriptions),
-        )
-
-    @overload
-    def subscribe(
-        self,
-        topic: Topic[T],
-        *,
-        retry: RetryPolicy = ...,
-        time_limit: float | str | None = ...,
-        kill_after: float | str = ...,
-    ) -> Subscriber[T]: ...
-    @overload
-    def subscribe(
-        self,
-        topic: Pattern,
-        *,
-        retry: RetryPolicy = ...,
-        time_limit: float | str | None = ...,
-        kill_after: float | str = ...,
-    ) -> Subscriber[Json]: ...
-    def subscribe(
-        self,
-        topic: Topic[Any] | Pattern,
-        *,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  a frozen value
-        time_limit: float | str | None = 600.0,
-        kill_after: float | str = 5.0,
-    ) -> Subscriber[Any]:
-        """Makes a function the handler of a topic in this channel.
-
-        Args:
-            topic: a topic, whose handler gets the typed event, or a pattern, whose handler gets decoded JSON.
-            retry: what happens to a message whose attempt failed.
-            time_limit: seconds until `TimeLimitExceeded` is raised in the handler; None: no limit.
-            kill_after: seconds later the worker is killed if the handler still runs.
-
-        Returns:
-            A decorator for `handler(event)` or `handler(event, message)`, plain or async. A second parameter that
-            has a default is the handler's own and doesn't get the message.
-
-        Raises:
-            ConfigurationError: the channel handles that topic already, a value is out of its range, or (from the
-                decorator) the function can't be a handler.
-        """
-        pattern = isinstance(topic, Pattern)
-        name = topic.pattern if isinstance(topic, Pattern) else topic.name
-        if any(subscription.spec.topic == name for subscription in self.subscriptions):
-            raise ConfigurationError(
-                f"channel {self._service}.{self.name} subscribes twice to {name!r}: use a second channel"
-            )
-        spec = SubscriptionSpec(
-            topic=name,
-            pattern=pattern,
-            max_attempts=retry.max_attempts,
-            delays=retry.delays,
-            time_limit=None if time_limit is None else seconds(time_limit, "time_limit", least=0.001),
-            kill_after=seconds(kill_after, "kill_after"),
-        )
-        codec: Codec[Any] = JSON_CODEC if isinstance(topic, Pattern) else topic.codec
-
-        def register(handler: H) -> H:
-            self._add(spec, codec, handler, retry.dead_on)
-            return handler
-
-        return cast("Subscriber[Any]", register)
-
-    def _add(
-        self, spec: SubscriptionSpec, codec: Codec[Any], handler: Handler, dead_on: tuple[type[BaseException], ...]
-    ) -> None:
-        if any(subscription.spec.topic == spec.topic for subscription in self.subscriptions):
-            raise ConfigurationError(
-                f"channel {self._service}.{self.name} subscribes twice to {spec.topic!r}: use a second channel"
-            )
-        is_async = inspect.iscoroutinefunction(handler)
-        if self._spec.concurrency > 1:
-            hint = "concurrency > 1 isn't available yet" if is_async else "concurrency > 1 needs an async def handler"
-            raise ConfigurationError(f"channel {self._service}.{self.name}: {hint}; use processes= instead")
-        self.subscriptions.append(Subscription(spec, codec, handler, dead_on, _wants_message(handler), is_async))
 
 
 class Bus:
@@ -375,8 +208,8 @@ class Bus:
         }
         for name, value in (("message_id", id), ("correlation_id", correlation_id)):
             if value is not None:
-                properties[name] = _short(value, name)
-        outgoing = Outgoing(BUS_EXCHANGE, topic, body, properties, _checked_headers(headers), wait)
+                properties[name] = short(value, name)
+        outgoing = Outgoing(BUS_EXCHANGE, topic, body, properties, checked_headers(headers), wait)
         port = self._open_port()
         if wait and not port.delays:
             raise ConfigurationError("this broker can't hold messages back yet: publish without a delay")
@@ -438,65 +271,3 @@ def importing() -> Generator[None]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and value >= 1
-
-
-def _wants_message(handler: Handler) -> bool:
-    try:
-        signature = inspect.signature(handler)
-    except (TypeError, ValueError):  # builtins without a signature
-        return False
-    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise ConfigurationError(f"{handler!r} can't be a handler: calling a generator function runs nothing of it")
-    positional = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    wanted = len(positional) > 1 and positional[1].default is inspect.Parameter.empty
-    try:
-        signature.bind(*((None,) * (2 if wanted else 1)))
-    except TypeError as error:
-        raise ConfigurationError(
-            f"{handler!r} can't be a handler ({error}): write handler(event) or handler(event, message)"
-        ) from error
-    return wanted
-
-
-def _short(value: str, what: str) -> str:
-    # AMQP 0-9-1, 4.2.5.3: a short string has up to 255 bytes.
-    try:
-        if 0 < len(value.encode()) <= 255:
-            return value
-    except UnicodeEncodeError:
-        pass  # a lone surrogate has no bytes
-    raise EncodeError(f"{what}={value!r} must have 1 to 255 bytes of UTF-8")
-
-
-def _checked_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, HeaderValue]:
-    if not headers:
-        return {}
-    for name in headers:
-        if _short(name, "the name of a header").startswith(OWN_PREFIX):
-            raise EncodeError(f"header {name!r}: names that start with {OWN_PREFIX!r} are busworker's own")
-    try:
-        for name, value in headers.items():
-            _check_header(name, value)
-        taken = len(msgspec.msgpack.encode(headers))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise EncodeError(f"the headers can't be sent: {error}") from error
-    if taken > HEADERS_LIMIT:
-        raise EncodeError(f"the headers have {taken:,} bytes, over the limit of {HEADERS_LIMIT:,}")
-    return dict(headers)
-
-
-def _check_header(name: str, value: object) -> None:
-    """Refuses what a broker can't carry, which would otherwise show only in the publisher's thread."""
-    match value:
-        case None | bool() | float() | str() | bytes():
-            return
-        case int() if -(2**63) <= value < 2**63:
-            return
-        case list() | tuple():
-            parts = cast("list[object]", value)
-        case dict() if all(isinstance(key, str) for key in cast("dict[object, object]", value)):
-            parts = list(cast("dict[str, object]", value).values())
-        case _:
-            raise EncodeError(f"header {name!r}: {value!r} is no text, bytes, number, bool, None, list or dict")
-    for part in parts:
-        _check_header(name, part)

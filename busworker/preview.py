@@ -13,7 +13,8 @@ from typing import NoReturn
 import msgspec
 
 from busworker.application import load
-from busworker.bus import Bus, Subscription
+from busworker.bus import Bus
+from busworker.channel import Subscription
 from busworker.declaration import ServiceSpec
 from busworker.errors import ApplicationError
 from busworker.message import as_text

@@ -6,7 +6,8 @@ import click
 
 from busworker import settings
 from busworker.application import load, not_enforced, require_channels
-from busworker.bus import Bus, Channel, Subscription
+from busworker.bus import Bus
+from busworker.channel import Channel, Subscription
 from busworker.cli.ending import complain
 from busworker.cli.options import broker_option, require_app
 from busworker.cli.output import cell, duration, print_table, size

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any, cast
 
 from busworker import outcome as how
-from busworker.bus import Around, Bus, Subscription
+from busworker.bus import Around, Bus
+from busworker.channel import Subscription
 from busworker.copies import cut
 from busworker.errors import DecodeError, Reject, Retry, TimeLimitExceeded
 from busworker.ipc.frames import Handout

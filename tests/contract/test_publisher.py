@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import kombu
 import pytest
 
+from busworker import Bus, Topic
 from busworker.broker.session import Session
 from busworker.broker.topology import EXCHANGE, UNROUTED
-from busworker.bus import Bus, Topic
 from busworker.errors import EncodeError, PublishFailed
 from busworker.message import own_headers_removed
 from busworker.payload import MAX_BODY
@@ -45,7 +45,7 @@ BODY = b'{"user_id":42,"email":"a@example.org"}'
 UNREACHABLE = "amqp://127.0.0.1:1"
 FORKING = """
 import os, sys
-from busworker.bus import Bus, Topic
+from busworker import Bus, Topic
 topic = Topic("user.registered", int)
 bus = Bus("signup", broker=sys.argv[1], publish_deadline=60)
 bus.publish(topic, 1, id="before").wait()

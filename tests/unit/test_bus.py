@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from busworker import publisher
-from busworker.bus import HEADERS_LIMIT, Bus, Pattern, Subscription, Topic, importing
+from busworker import Bus, Pattern, Topic, publisher
+from busworker.bus import importing
+from busworker.channel import Subscription
 from busworker.declaration import ChannelSpec, ServiceSpec, SubscriptionSpec
 from busworker.errors import ApplicationError, ConfigurationError, EncodeError
+from busworker.headers import HEADERS_LIMIT
 from busworker.message import OWN_PREFIX, Message, Outgoing
 from busworker.payload import JSON_CODEC, Json
 from busworker.receipt import Receipt

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from busworker.bus import Bus, Topic
+from busworker import Bus, Topic
 from busworker.errors import ConfigurationError, DecodeError, EncodeError
 from busworker.ipc.frames import Handout
 from busworker.outcome import Invalid
