@@ -70,7 +70,7 @@ class Publisher:
         self._changed = threading.Condition()
         self._buffer: deque[Pending] = deque()
         self._bytes = 0
-        self._in_work = 0
+        self._batch: list[Pending] = []
         self._closing = False
         self._error: BrokerUnavailable | None = None
         self._thread: threading.Thread | None = None
@@ -102,7 +102,7 @@ class Publisher:
         """
         with self._changed:
             if not self._changed.wait_for(self._is_idle, timeout):
-                raise TimeoutError(f"{len(self._buffer) + self._in_work} messages are still not confirmed")
+                raise TimeoutError(f"{len(self._buffer) + len(self._batch)} messages are still not confirmed")
 
     def close(self) -> None:
         """Flushes, at most until the last deadline, and ends the thread."""
@@ -125,7 +125,7 @@ class Publisher:
         self._thread.start()
 
     def _is_idle(self) -> bool:
-        return not self._buffer and not self._in_work
+        return not self._buffer and not self._batch
 
     # The thread
 
@@ -134,6 +134,9 @@ class Publisher:
         try:
             while batch := self._next_batch():
                 session = self._send(batch, session)
+        except BaseException:
+            self._abandon()  # an error of our own, told by threading: nobody may wait for ever
+            raise
         finally:
             if session is not None:
                 session.close()
@@ -141,15 +144,23 @@ class Publisher:
     def _next_batch(self) -> list[Pending]:
         """Waits for messages; an empty batch says that there will be none."""
         with self._changed:
-            self._in_work = 0
+            self._batch = []
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._buffer or self._closing)
             batch = [self._buffer.popleft() for _ in range(min(len(self._buffer), BATCH))]
             self._bytes -= sum(len(pending.outgoing.body) for pending in batch)
-            self._in_work = len(batch)
+            self._batch = batch
             if not batch:
                 self._thread = None
             return batch
+
+    def _abandon(self) -> None:
+        with self._changed:
+            left = [*self._batch, *self._buffer]
+            self._batch, self._bytes, self._thread = [], 0, None
+            self._buffer.clear()
+            self._changed.notify_all()
+        conclude([pending.receipt for pending in left], "unknown", PublishFailed("the publisher's thread has failed"))
 
     def _send(self, batch: list[Pending], session: Session | None) -> Session | None:
         """Sends a batch, trying again until each message's deadline; returns the session to go on with."""
