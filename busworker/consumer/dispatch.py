@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from busworker.ipc import frames
 from busworker.ipc.scoreboard import RING
 from busworker.message import Delivery, Envelope
 from busworker.outcome import Outcome
@@ -158,3 +159,20 @@ class Dispatcher:
 
     def _measure(self, seconds: float) -> None:
         self._mean = seconds if self._mean is None else self._mean + SMOOTHING * (seconds - self._mean)
+
+
+def handout(held: Held) -> frames.Handout:
+    """What a worker is told of a message that it is to execute."""
+    envelope, delivery = held.envelope, held.delivery
+    return frames.Handout(
+        number=held.number,
+        subscription=held.subscription,
+        key=held.key,
+        id=envelope.id or "",
+        topic=envelope.topic,
+        attempt=envelope.attempt,
+        published_at=envelope.published_at,
+        correlation_id=envelope.correlation_id,
+        headers=delivery.headers,
+        body=delivery.body,
+    )

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from busworker import outcome as how
 from busworker.broker.session import Session
-from busworker.broker.topology import dead_queue, subscription
-from busworker.consumer.dispatch import Dispatcher, Held
+from busworker.broker.topology import subscription
+from busworker.consumer.counting import counts_told
+from busworker.consumer.dispatch import Dispatcher, Held, handout
 from busworker.consumer.intake import Intake
 from busworker.consumer.settling import Ended, Step, ended_by_death, step
 from busworker.errors import (
@@ -54,6 +55,7 @@ class Consumer:
     def __init__(self, job: ConsumerJob) -> None:
         self._job = job
         self._channel = job.channel
+        self._host = socket.gethostname()
         self._board = job.board
         self._intake = Intake(job.board.path, job.channel.subscriptions)
         self._supervisor = Link(job.link)
@@ -114,7 +116,7 @@ class Consumer:
             case frames.ProcessDied():
                 self._bury(frame)
             case frames.CountsWanted(request):
-                self._supervisor.send(self._counts(request))
+                self._supervisor.send(counts_told(request, self._session, list(self._queues), self._unsettled))
             case frames.Drain():
                 self._drain()
             case _:
@@ -149,20 +151,6 @@ class Consumer:
                 waited.append(held)
         self._dispatcher.wait_again([held for held in waited if not held.lost])
 
-    def _counts(self, request: int) -> frames.CountsTold:
-        ready = waiting = dead = None
-        try:
-            if self._session is not None:
-                found = [self._session.counts(queue) for queue in self._queues]
-                ready = sum(counts.ready for counts in found if counts)
-                letters = [self._session.counts(dead_queue(queue)) for queue in self._queues]
-                dead = sum(counts.ready for counts in letters if counts)
-                waits = [self._session.waiting(queue) for queue in self._queues]
-                waiting = None if None in waits else sum(count or 0 for count in waits)
-        except BrokerError as error:
-            log.warning("the counts can't be had: %s", error)
-        return frames.CountsTold(request, ready, waiting, dead, self._unsettled)
-
     # Workers
 
     def _hear_workers(self) -> None:
@@ -196,7 +184,7 @@ class Consumer:
         if held is None or worker is None:
             log.warning("worker %d reports message number %d, which it doesn't hold: ignored", slot + 1, number)
             return
-        self._end(Ended(held, outcome, WorkerInfo(socket.gethostname(), worker.pid)))
+        self._end(Ended(held, outcome, WorkerInfo(self._host, worker.pid)))
 
     def _published(self, outgoing: list[Outgoing]) -> str | None:
         try:
@@ -376,14 +364,8 @@ class Consumer:
     def _tell(self, ended: Ended, text: str) -> None:
         envelope = ended.held.envelope
         spec = self._channel.subscriptions[ended.held.subscription]
-        log.warning(
-            "%s message %s attempt %d/%d: %s",
-            subscription(spec.topic, self._job.service, self._channel.name),
-            envelope.id,
-            envelope.attempt,
-            spec.max_attempts,
-            text,
-        )
+        name = subscription(spec.topic, self._job.service, self._channel.name)
+        log.warning("%s message %s attempt %d/%d: %s", name, envelope.id, envelope.attempt, spec.max_attempts, text)
 
     # Handing out
 
@@ -391,21 +373,7 @@ class Consumer:
         if self._draining:
             return
         for held in self._dispatcher.assign():
-            envelope, delivery = held.envelope, held.delivery
-            self._links[held.slot].post(
-                frames.Handout(
-                    number=held.number,
-                    subscription=held.subscription,
-                    key=held.key,
-                    id=envelope.id or "",
-                    topic=envelope.topic,
-                    attempt=envelope.attempt,
-                    published_at=envelope.published_at,
-                    correlation_id=envelope.correlation_id,
-                    headers=delivery.headers,
-                    body=delivery.body,
-                )
-            )
+            self._links[held.slot].post(handout(held))
         for link in self._links.values():
             link.flush()
 
