@@ -31,6 +31,10 @@ class Broker(msgspec.Struct, frozen=True):
     scheme: str
     queue_type: str | None
 
+    def __str__(self) -> str:
+        """The URL without its password: for errors."""
+        return hide_password(self.url)
+
     @property
     def embedded(self) -> bool:
         """Whether it is the engine of this machine, with transactions and claims."""
@@ -68,22 +72,21 @@ def connect(broker: Broker, *, claim_file: str | None = None, timeout: float = C
 @contextmanager
 def translated(broker: Broker) -> Generator[None, None, None]:
     """Turns what kombu and py-amqp raise into our errors."""
-    name = hide_password(broker.url)
     try:
         yield
     except refused.AccessRefused as error:
         raise ConfigurationError(
-            f"broker {name} refuses us: {_said(error)}; check user, password and rights"
+            f"broker {broker} refuses us: {_said(error)}; check user, password and rights"
         ) from error
     except refused.NotAllowed as error:
-        raise ConfigurationError(f"broker {name} refuses us: {_said(error)}; check the virtual host") from error
+        raise ConfigurationError(f"broker {broker} refuses us: {_said(error)}; check the virtual host") from error
     except refused.PreconditionFailed as error:
         raise TopologyMismatch(
-            f"broker {name}: {_said(error)}; remove that queue or exchange once it is empty"
+            f"broker {broker}: {_said(error)}; remove that queue or exchange once it is empty"
         ) from error
     except (refused.AMQPError, KombuError, OSError, AttributeError) as error:
         # py-amqp sometimes raises AttributeError when a connection is lost (kombu/transport/pyamqp.py says so).
-        raise BrokerUnavailable(f"broker {name} can't be used: {_said(error)}") from error
+        raise BrokerUnavailable(f"broker {broker} can't be used: {_said(error)}") from error
 
 
 def _made(broker: Broker, claim_file: str | None, timeout: float) -> kombu.Connection:
