@@ -89,4 +89,6 @@ def _end(notice: ProcessDied) -> str:
 
 def _cause(outcome: how.Outcome) -> str:
     error = getattr(outcome, "error", None)
-    return f"{error.type}: {error.message[:200]}" if isinstance(error, Error) else ""
+    if not isinstance(error, Error):
+        return ""
+    return f"{error.type}: {error.message[:200]}" if error.message else error.type
