@@ -194,6 +194,10 @@ class Session:
         """Seconds after which `fetch` is worth calling even if nothing became readable."""
         return float(wire.link(self._connection).next_due()) if self.broker.embedded else 1.0
 
+    def is_over(self) -> bool:
+        """Whether only a new session can go on, after an error: on AMQP always, on the engine if the store is gone."""
+        return not self.broker.embedded or bool(self._channel.store_replaced())
+
     def abandoned(self, queues: Sequence[str]) -> list[str]:
         """On the engine: claim files of pools with claims on these queues and without any process left."""
         with translated(self.broker):

@@ -262,7 +262,7 @@ class Consumer:
             self._supervisor.send(frames.Troubled(str(error), exit_code))
         self._try_at = time.monotonic() + BACKOFF[min(self._failures, len(BACKOFF) - 1)]
         self._failures += 1
-        if self._session is not None and not self._session.broker.embedded:
+        if self._session is not None and self._session.is_over():
             self._lose_connection(self._session)
 
     def _lose_connection(self, session: Session) -> None:

@@ -282,6 +282,10 @@ class Channel(DeclaringChannel):
         """Gives back what is claimed by such a file, marked as redelivered."""
         self._store.release(path)
 
+    def store_replaced(self) -> bool:
+        """Whether the store was removed or replaced: what this channel declared and consumes is gone."""
+        return self._store.replaced()
+
     # For the connection
 
     def has_more(self) -> bool:

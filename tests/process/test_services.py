@@ -1,5 +1,6 @@
 """What services are to each other and to those who run them: who gets what, what handlers publish, hooks, stops."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -257,3 +258,26 @@ def counts(stage: Stage, what: str) -> Counter[tuple[str, int]]:
 
 def processed(stage: Stage, instance: str) -> int:
     return stage.channels("shop", instance)["pool"]["processed"]
+
+
+def test_a_bus_that_is_removed_under_a_service_is_made_anew(stage: Stage) -> None:
+    stage.home.write(
+        "shop.py",
+        """
+from busworker import Bus, Topic
+from recording import record
+bus = Bus("shop")
+@bus.channel("pool").subscribe(Topic("work", str))
+def handle(event): record("handled", event)
+""",
+    )
+    broker = stage.home.path / "bus"
+    env = {"BUSWORKER_BROKER": f"filesystem://{broker}"}
+    service = stage.start("shop", env=env)
+    shutil.rmtree(broker)
+    service.wait_log("was removed or replaced")
+    service.wait_log("the broker works again")
+    assert stage.command.run("publish", "work", '"after"', env=env).returncode == 0
+    stage.wait_recorded(1)
+    assert [line.event for line in stage.record("handled")] == ["after"]
+    assert service.terminate() == 0

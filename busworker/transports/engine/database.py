@@ -39,6 +39,10 @@ class Database:
         self._synchronous = ""
         _databases.add(self)
 
+    def replaced(self) -> bool:
+        """Whether the file that is open isn't the one at its path any more: removed, or another bus by now."""
+        return self._connection is not None and _identity(self.path) != self._file
+
     def read(self, sql: str, bindings: apsw.Bindings = ()) -> list[Row]:
         """The rows of a query, in a read transaction that has ended when this returns.
 
@@ -112,7 +116,7 @@ class Database:
         return self._connection
 
     def _open_locked(self) -> apsw.Connection:
-        if self._connection is not None and _identity(self.path) != self._file:
+        if self.replaced():
             # Commits would go into a file that nobody else sees.
             self.close()
         if self._connection is None:

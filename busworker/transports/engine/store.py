@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import apsw
 
+from busworker.errors import BrokerUnavailable
 from busworker.transports.engine import claims, expiry, listing, topology, upkeep, wakeup
 from busworker.transports.engine.cells import integer
 from busworker.transports.engine.claimfile import name_of
@@ -148,7 +149,13 @@ class Store:
                     raise Unroutable(index, message.exchange, message.routing_key)
 
     def claim(self, wanted: Sequence[tuple[str, int]], room: int) -> list[Delivery]:
-        """Claims ready messages; moves those first whose time has come. See `claims.claim_fairly`."""
+        """Claims ready messages; moves those first whose time has come. See `claims.claim_fairly`.
+
+        Raises:
+            BrokerUnavailable: the store can't be used now, or was removed or replaced: see `replaced`.
+        """
+        if self.replaced():
+            raise BrokerUnavailable(f"store {self._here.database.path} was removed or replaced")
         self._move_due()
         if not self._any_ready([name for name, _ in wanted]):
             return []
@@ -232,6 +239,10 @@ class Store:
         due = self._here.due
         wait = LOOK_EVERY_MS if due is None else min(LOOK_EVERY_MS, due - now_ms())
         return max(0, wait) / 1000
+
+    def replaced(self) -> bool:
+        """Whether another store, or none, is where this one was: its queues and claims are gone."""
+        return self._here.database.replaced()
 
     def close(self) -> None:
         """Gives back what is claimed and leaves; in a forked child it does nothing. Nothing else may follow."""
