@@ -62,11 +62,16 @@ class Publisher:
         self.delays = holds_back(url)
         self._deadline = deadline
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        # The thread is gone and the messages are the parent's to send: no receipt here may wait for them. The session
+        # is left, not closed: its connection belongs to the parent.
+        pending = [one.receipt for one in (*self._batch, *self._buffer)]
+        self._reset()
+        conclude(pending, "unknown", PublishFailed("it is the parent process that publishes this message"))
 
     def _reset(self) -> None:
-        # After a fork: the thread is gone and the messages are the parent's to send. The session is left, not closed:
-        # its connection belongs to the parent.
         self._changed = threading.Condition()
         self._buffer: deque[Pending] = deque()
         self._bytes = 0

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -55,6 +57,21 @@ if child == 0:
     bus.close()
     os._exit(7)
 bus.publish(topic, 3, id="parent").wait()
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+PENDING = """
+import os
+from busworker import Bus, PublishFailed, Topic
+bus = Bus("signup", broker="amqp://127.0.0.1:1", publish_deadline=1)
+receipt = bus.publish(Topic("user.registered", int), 1)
+child = os.fork()
+if child == 0:
+    try:
+        receipt.wait(30)
+    except PublishFailed:
+        os._exit(7 if receipt.state == "unknown" else 8)
+    os._exit(9)
 _, status = os.waitpid(child, 0)
 print(os.waitstatus_to_exitcode(status), flush=True)
 """
@@ -189,6 +206,11 @@ def test_after_a_fork_the_child_publishes_by_itself(bench: Bench, session: Sessi
     assert process.stdout.readline() == "7\n"
     assert process.wait(PATIENCE) == 0
     assert sorted(map(str, ids(queued(session, work, 3)))) == ["before", "child", "parent"]
+
+
+def test_after_a_fork_what_was_pending_is_unknown_to_the_child() -> None:
+    done = subprocess.run([sys.executable, "-c", PENDING], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "7\n"
 
 
 # Refused
