@@ -32,6 +32,7 @@ class Mailbox:
         self._answers: dict[int, str | None] = {}
         self._requests = itertools.count(1)
         self._pid = os.getpid()
+        self._identity = _identity(link)
 
     def next_order(self) -> frames.Handout | frames.Finish | None:
         """Waits for the next message, or the word to finish; None: the consumer is gone."""
@@ -41,12 +42,15 @@ class Mailbox:
         return self._orders.popleft()
 
     def send(self, frame: frames.Frame) -> None:
-        """Sends a frame whole; never from a process that a handler forked.
+        """Sends a frame whole; never from a process that a handler forked, nor into another file.
+
+        A handler may have closed the link, and its number may mean something else by now. Then this process ends: what
+        it executed fails, and what it was handed and hasn't begun is given back.
 
         Raises:
             ProtocolError: it is too long or can't be encoded; nothing was sent.
         """
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or _identity(self._link) != self._identity:
             os._exit(1)
         with self._writing:
             self._link.send(frame)
@@ -100,3 +104,11 @@ class Mailbox:
                     self._answers[request] = error
                 case _:
                     raise ProtocolError(f"the consumer sent {type(frame).__name__}")
+
+
+def _identity(link: Link) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(link.fileno())
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,11 +1,14 @@
 """What a user can get wrong before anything runs: one line that says what to do, the exit code, nothing stored."""
 
 import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support import Command, Home
+from tests.support import Command, Home, wait_until
+from tests.support.command import executable
 
 GOOD = """
 from busworker import Bus, Topic
@@ -129,3 +132,33 @@ def test_a_second_start_is_73_and_disturbs_nothing(command: Command, home: Home)
     assert "--instance" in line
     assert first.exit_code is None
     assert first.terminate() == 0
+
+
+def test_standard_streams_that_are_closed_get_nobody_elses_files(command: Command, home: Home) -> None:
+    home.write("app.py", GOOD)
+    script = f"exec {executable()} start app <&- >&- 2>&-"
+    process = subprocess.Popen(["/bin/sh", "-c", script], cwd=home.path, env=home.env, start_new_session=True)
+    try:
+
+        def status() -> dict[str, Any]:
+            done = command.run("status", "--json", "--service", "shop")
+            return json.loads(done.stdout) if done.returncode == 0 else {}
+
+        wait_until(lambda: status().get("state") == "running", 20.0, "the state running")
+        (channel,) = status()["channels"]
+        assert (channel["processed"], channel["failed"]) == (0, 0)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+    again = command.start("start", "app")
+    again.wait_log("ready")
+    assert again.terminate() == 0
+
+
+def test_a_document_is_published_without_any_output(command: Command, home: Home) -> None:
+    script = f"exec {executable()} publish sold 1 >&- 2>&-"
+    done = subprocess.run(["/bin/sh", "-c", script], cwd=home.path, env=home.env, timeout=30, check=False)
+    assert done.returncode == 0
+    assert stored(command) == 1

@@ -75,6 +75,24 @@ if child == 0:
 _, status = os.waitpid(child, 0)
 print(os.waitstatus_to_exitcode(status), flush=True)
 """
+MIDST = """
+import os, sys
+from busworker import Bus, Topic
+topic = Topic("user.registered", int)
+bus = Bus("signup", broker=sys.argv[1], publish_deadline=30)
+bus.publish(topic, 0).wait()
+ends = []
+for _ in range(8):
+    receipts = [bus.publish(topic, number) for number in range(300)]
+    child = os.fork()  # the publisher's thread is writing
+    if child == 0:
+        bus.publish(topic, 2).wait()
+        os._exit(7)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    for receipt in receipts:
+        receipt.wait()
+print(ends, flush=True)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +224,13 @@ def test_after_a_fork_the_child_publishes_by_itself(bench: Bench, session: Sessi
     assert process.stdout.readline() == "7\n"
     assert process.wait(PATIENCE) == 0
     assert sorted(map(str, ids(queued(session, work, 3)))) == ["before", "child", "parent"]
+
+
+def test_a_fork_in_the_midst_of_publishing_hurts_neither_side(engine: Bench) -> None:
+    process = engine.start(MIDST)
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{[7] * 8}\n"
+    assert process.wait(PATIENCE) == 0
 
 
 def test_after_a_fork_what_was_pending_is_unknown_to_the_child() -> None:

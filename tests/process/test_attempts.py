@@ -124,3 +124,30 @@ def test_the_limit_of_one_message_does_not_interrupt_the_next(stage: Stage) -> N
     # sleep(3) returns the seconds it didn't sleep, when a signal has interrupted it.
     assert [line.event for line in stage.record("left")] == ["0"]
     assert service.terminate() == 0
+
+
+CLOSING = """
+import os
+from busworker import Bus, RetryPolicy, Topic
+from recording import record
+
+bus = Bus("shop")
+
+@bus.channel("pool").subscribe(Topic("work", str), retry=RetryPolicy(1))
+def handle(event, message):
+    record("begin", event, message.attempt)
+    if event == "close":
+        os.closerange(0, 1000)
+"""
+
+
+def test_what_waits_behind_a_handler_that_closes_every_descriptor_is_not_charged(stage: Stage) -> None:
+    stage.home.write("shop.py", CLOSING)
+    service = stage.start("shop")
+    neighbours = [f"n{number}" for number in range(220)]
+    stage.publish("work", *neighbours[:200], "close", *neighbours[200:])
+    stage.wait_recorded(221)
+    stage.wait_empty("shop")
+    assert sorted(line.event for line in stage.record("begin")) == sorted([*neighbours, "close"])
+    assert [(letter["body"], letter["reason"]) for letter in stage.dead()] == [("close", "crash")]
+    assert service.terminate() == 0

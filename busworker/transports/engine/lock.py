@@ -53,6 +53,18 @@ class WriteLock:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
         self._threads.release()
 
+    def hold_over_fork(self) -> bool:
+        """Before a fork: waits until no thread is in a transaction, at most `PATIENCE` seconds; whether it did.
+
+        SQLite keeps its own locks in tables of the process: a child forked in the middle of a transaction would
+        inherit them held for ever (https://www.sqlite.org/howtocorrupt.html, section 2.6).
+        """
+        return self._threads.acquire(timeout=PATIENCE)
+
+    def release_after_fork(self) -> None:
+        """In the parent: lets its threads go on."""
+        self._threads.release()
+
     def renew_after_fork(self) -> None:
         """In a forked child: nothing is held, and descriptor numbers may get another meaning."""
         if self._descriptor is not None:
@@ -92,13 +104,25 @@ def _try(descriptor: int) -> bool:
     return True
 
 
+def _hold_over_fork() -> None:
+    _held.extend(lock for lock in list(_locks.values()) if lock.hold_over_fork())
+
+
+def _release_after_fork() -> None:
+    while _held:
+        _held.pop().release_after_fork()
+
+
 def _renew_after_fork() -> None:
     global _registry  # noqa: PLW0603  a lock that another thread held at the fork is never released in the child
     _registry = threading.Lock()
+    _held.clear()
     for lock in _locks.values():
         lock.renew_after_fork()
 
 
 _locks: dict[Path, WriteLock] = {}
+_held: list[WriteLock] = []
+"""The locks held over the fork that is under way."""
 _registry = threading.Lock()
-os.register_at_fork(after_in_child=_renew_after_fork)
+os.register_at_fork(before=_hold_over_fork, after_in_parent=_release_after_fork, after_in_child=_renew_after_fork)
