@@ -55,6 +55,7 @@ def outgoing(raw: Any, exchange: str, routing_key: str, mandatory: bool) -> Outg
         body,
         _milliseconds(properties.get("expiration")),
         mandatory,
+        _priority(properties.get("priority")),
     )
 
 
@@ -80,6 +81,10 @@ def _bytes(body: object, properties: dict[str, Any]) -> bytes:
         encoding = properties["content_encoding"] = properties.get("content_encoding") or "utf-8"
         return body.encode(encoding)
     return bytes(body)  # type: ignore[call-overload,no-any-return]
+
+
+def _priority(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _milliseconds(expiration: object) -> int | None:

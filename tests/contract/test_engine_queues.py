@@ -97,6 +97,38 @@ def test_what_is_claimed_does_not_count_against_the_limit(channel: Any) -> None:
     channel.basic_ack(raw.delivery_tag)
 
 
+def test_higher_priorities_come_first_and_keep_their_place_when_given_back(channel: Any) -> None:
+    channel.queue_declare("ranked", auto_delete=False, arguments={"x-max-priority": 5})
+    for body, priority in (("low", 1), ("none", None), ("high", 5), ("beyond", 9), ("low too", 1)):
+        put(channel, body, "ranked", priority=priority)
+    order = ["high", "beyond", "low", "low too", "none"]
+    for _ in range(2):
+        held = [channel.basic_get("ranked") for _ in range(5)]
+        assert [raw.body.decode() for raw in held] == order
+        channel.basic_recover(requeue=True)
+    assert sorted(bodies(channel, "ranked")) == sorted(order)
+    assert channel.queue_purge("ranked") == 5
+    assert channel.basic_get("ranked") is None
+
+
+def test_messages_of_every_priority_expire_and_keep_it_as_dead_letters(channel: Any) -> None:
+    channel.queue_declare("dead", auto_delete=False, arguments={"x-max-priority": 9})
+    ttl = {"x-max-priority": 9, "x-message-ttl": 1, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+    channel.queue_declare("ranked", auto_delete=False, arguments=ttl)
+    put(channel, "low", "ranked", priority=2)
+    put(channel, "high", "ranked", priority=7)
+    wait_until(lambda: sorted(expired(channel, "dead")) == ["high", "low"], 5, "both dead")
+    assert [channel.basic_get("dead").body.decode() for _ in range(2)] == ["high", "low"]
+    assert channel.queue_declare("ranked", passive=True).message_count == 0
+
+
+def test_without_a_highest_priority_a_queue_ignores_priorities(channel: Any) -> None:
+    channel.queue_declare("plain", auto_delete=False)
+    put(channel, "first", "plain", priority=0)
+    put(channel, "second", "plain", priority=9)
+    assert [channel.basic_get("plain").body.decode() for _ in range(2)] == ["first", "second"]
+
+
 def test_the_alternate_exchange_gets_what_cannot_be_routed(channel: Any) -> None:
     channel.exchange_declare("rest", "fanout", durable=True, auto_delete=False)
     channel.exchange_declare("main", "direct", auto_delete=False, arguments={"alternate-exchange": "rest"})

@@ -39,7 +39,8 @@ def claim_fairly(tx: Transaction, claimer: int, wanted: Sequence[tuple[QueueReco
 
 def claim_one(tx: Transaction, claimer: int, queue: QueueRecord, seq: int) -> Delivery | None:
     """Claims a named message; None if it isn't ready in that queue."""
-    query = f"SELECT {DELIVERY} FROM ready JOIN message USING (seq) WHERE ready.queue = ? AND ready.seq = ?"
+    rank = "" if queue.max_priority else "AND rank = 0"
+    query = f"SELECT {DELIVERY} FROM ready JOIN message USING (seq) WHERE ready.queue = ? {rank} AND ready.seq = ?"
     rows = tx.connection.execute(query, (queue.name, queue.id, seq)).fetchall()
     if not rows:
         return None
@@ -75,7 +76,9 @@ def give_back_all(tx: Transaction, path: str) -> None:
 
 
 def _claim_head(tx: Transaction, claimer: int, queue: QueueRecord, most: int) -> list[Delivery]:
-    query = f"SELECT {DELIVERY} FROM ready JOIN message USING (seq) WHERE ready.queue = ? ORDER BY ready.seq LIMIT ?"
+    query = (
+        f"SELECT {DELIVERY} FROM ready JOIN message USING (seq) WHERE ready.queue = ? ORDER BY rank, ready.seq LIMIT ?"
+    )
     claimed = deliveries(tx.connection.execute(query, (queue.name, queue.id, most)).fetchall())
     if claimed:
         _move(tx, claimer, queue, claimed)
@@ -85,9 +88,10 @@ def _claim_head(tx: Transaction, claimer: int, queue: QueueRecord, most: int) ->
 def _move(tx: Transaction, claimer: int, queue: QueueRecord, claimed: Sequence[Delivery]) -> None:
     # From `ready` to `claimed`: they are neighbours in the queue, so that two statements move any number.
     run = tx.connection.execute
-    where = "FROM ready WHERE queue = ? AND seq BETWEEN ? AND ?"
-    neighbours = (queue.id, claimed[0].seq, claimed[-1].seq)
-    run(f"INSERT INTO claimed SELECT ?, seq, queue {where}", (claimer, *neighbours))
+    where = "FROM ready WHERE queue = ? AND (rank, seq) >= (?, ?) AND (rank, seq) <= (?, ?)"
+    first, last = claimed[0], claimed[-1]
+    neighbours = (queue.id, first.rank, first.seq, last.rank, last.seq)
+    run(f"INSERT INTO claimed SELECT ?, seq, queue, rank {where}", (claimer, *neighbours))
     run(f"DELETE {where}", neighbours)
     tx.left_ready(queue.id, len(claimed))
     tx.unschedule([(message.expires, message.seq) for message in claimed if message.expires is not None])
@@ -97,7 +101,7 @@ def _give_back(tx: Transaction, which: str, bindings: tuple[apsw.Binding, ...]) 
     run = tx.connection.execute
     for queue, count in run(f"SELECT queue, count(*) FROM claimed WHERE {which} GROUP BY queue", bindings).fetchall():
         tx.became_ready(integer(queue), integer(count))
-    claimed = f"(SELECT seq FROM claimed WHERE {which})"
-    run(f"INSERT INTO ready SELECT queue, seq, 1 FROM claimed WHERE {which}", bindings)
-    run(f"INSERT INTO expiry SELECT expires, seq FROM message WHERE expires NOTNULL AND seq IN {claimed}", bindings)
+    timed = f"claimed JOIN message USING (seq) WHERE {which} AND expires NOTNULL"
+    run(f"INSERT INTO ready SELECT queue, rank, seq, 1 FROM claimed WHERE {which}", bindings)
+    run(f"INSERT INTO expiry SELECT expires, seq, rank FROM {timed}", bindings)
     run(f"DELETE FROM claimed WHERE {which}", bindings)

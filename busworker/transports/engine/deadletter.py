@@ -19,6 +19,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     seq: int
     queue: int
+    rank: int
     exchange: str
     routing_key: str
     expires: int | None
@@ -26,8 +27,8 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False, array_like=True):
     body: bytes
 
 
-MESSAGE = "message.seq, message.queue, message.exchange, message.routing_key, expires, properties, body"
-"""The columns of a `DeadLetter`."""
+MESSAGE = "message.seq, message.queue, rank, message.exchange, message.routing_key, expires, properties, body"
+"""The columns of a `DeadLetter`, in a query that joins `message` and a table with its rank."""
 
 
 def dead_letters(rows: Sequence[tuple[object, ...]]) -> list[DeadLetter]:
@@ -47,7 +48,7 @@ def died(letter: DeadLetter, queue: QueueRecord, reason: Reason, now: int) -> tu
     """
     properties = codec.decode(letter.properties)
     headers = _table(properties.get("application_headers"))
-    expiration = properties.pop("expiration", None)
+    expiration, priority = properties.pop("expiration", None), properties.get("priority")
     deaths = _with_death(_deaths(headers), letter, queue.name, reason, now)
     if expiration is not None:
         deaths[0].setdefault("original-expiration", expiration)
@@ -59,6 +60,7 @@ def died(letter: DeadLetter, queue: QueueRecord, reason: Reason, now: int) -> tu
         routing_key=letter.routing_key if queue.dead_letter_key is None else queue.dead_letter_key,
         properties=codec.encode(properties),
         body=letter.body,
+        priority=priority if isinstance(priority, int) else 0,
     )
     return message, _visited(deaths)
 

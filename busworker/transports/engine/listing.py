@@ -46,8 +46,10 @@ def page(
     """Ready messages of a queue beyond a cursor (the last page's last `seq`; None: from the beginning)."""
     compare, order = ("<", "DESC") if newest_first else (">", "ASC")
     beyond = cursor if cursor is not None else (1 << 62 if newest_first else 0)
+    # Naming the one rank there is lets the index serve the order; with priorities the queue is sorted for each page.
+    rank = "" if queue.max_priority else "AND rank = 0"
     query = (
         f"SELECT {DELIVERY} FROM ready JOIN message USING (seq) "
-        f"WHERE ready.queue = ? AND ready.seq {compare} ? ORDER BY ready.seq {order} LIMIT ?"
+        f"WHERE ready.queue = ? {rank} AND ready.seq {compare} ? ORDER BY ready.seq {order} LIMIT ?"
     )
     return deliveries(database.read(query, (queue.name, queue.id, beyond, limit)))

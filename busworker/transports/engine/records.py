@@ -20,6 +20,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     expiration: int | None = None
     mandatory: bool = False
+    priority: int = 0
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -33,9 +34,10 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, array_like=True):
     properties: bytes
     body: bytes
     expires: int | None = None
+    rank: int = 0
 
 
-DELIVERY = "?1, message.seq, redelivered, exchange, routing_key, properties, body, expires"
+DELIVERY = "?1, message.seq, redelivered, exchange, routing_key, properties, body, expires, ready.rank"
 """The columns of a `Delivery` in a query on `ready JOIN message`; the first parameter is the queue's name."""
 
 
@@ -64,6 +66,11 @@ class QueueRecord(msgspec.Struct, frozen=True):
     max_length: int | None = None
     dead_letter_exchange: str | None = None
     dead_letter_key: str | None = None
+    max_priority: int = 0
+
+    def rank(self, priority: int) -> int:
+        """Where a message comes in the queue: lower ranks first (RabbitMQ, "Classic Queues Support Priorities")."""
+        return -min(max(priority, 0), self.max_priority)
 
 
 def queue_record(number: int, name: str, auto_delete: bool, arguments: dict[str, object]) -> QueueRecord:
@@ -81,14 +88,15 @@ def queue_record(number: int, name: str, auto_delete: bool, arguments: dict[str,
         max_length=_count(name, arguments, "x-max-length"),
         dead_letter_exchange=_text(name, arguments, "x-dead-letter-exchange"),
         dead_letter_key=_text(name, arguments, "x-dead-letter-routing-key"),
+        max_priority=_count(name, arguments, "x-max-priority", most=255) or 0,
     )
 
 
-def _count(queue: str, arguments: Arguments, key: str) -> int | None:
+def _count(queue: str, arguments: Arguments, key: str, most: int = 1 << 53) -> int | None:
     value = arguments.get(key)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most):
         return value
-    raise ConfigurationError(f"queue {queue!r}: {key}={value!r} must be a whole number from 0 up")
+    raise ConfigurationError(f"queue {queue!r}: {key}={value!r} must be a whole number from 0 to {most}")
 
 
 def _text(queue: str, arguments: Arguments, key: str) -> str | None:

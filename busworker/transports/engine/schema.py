@@ -12,9 +12,31 @@ import apsw
 
 from busworker.errors import BrokerUnavailable
 
-VERSION = 1
+VERSION = 2
 
-_TABLES = """
+_PLACES = """
+CREATE TABLE ready(
+    queue INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    redelivered INTEGER NOT NULL,
+    PRIMARY KEY (queue, rank, seq)
+) WITHOUT ROWID;
+CREATE TABLE claimed(
+    claimer INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    queue INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    PRIMARY KEY (claimer, seq)
+) WITHOUT ROWID;
+-- Ready messages that expire, by their due time in milliseconds of the epoch.
+CREATE TABLE expiry(
+    due INTEGER NOT NULL, seq INTEGER NOT NULL, rank INTEGER NOT NULL, PRIMARY KEY (due, seq)
+) WITHOUT ROWID;
+"""
+"""Where messages stand. A message's rank is its priority, negative: 0 in queues without x-max-priority."""
+
+_TABLES = f"""
 CREATE TABLE store(id INTEGER PRIMARY KEY CHECK (id = 1), topology INTEGER NOT NULL, next_seq INTEGER NOT NULL);
 INSERT INTO store VALUES (1, 1, 1);
 CREATE TABLE exchange(name TEXT PRIMARY KEY, type TEXT NOT NULL, arguments BLOB NOT NULL) WITHOUT ROWID;
@@ -43,14 +65,7 @@ CREATE TABLE message(
 );
 -- Counting who waits in a queue with a TTL: the retry queues. Other messages don't pay for it.
 CREATE INDEX waiting ON message(queue, routing_key) WHERE expires IS NOT NULL;
-CREATE TABLE ready(
-    queue INTEGER NOT NULL, seq INTEGER NOT NULL, redelivered INTEGER NOT NULL, PRIMARY KEY (queue, seq)
-) WITHOUT ROWID;
-CREATE TABLE claimed(
-    claimer INTEGER NOT NULL, seq INTEGER NOT NULL, queue INTEGER NOT NULL, PRIMARY KEY (claimer, seq)
-) WITHOUT ROWID;
--- Ready messages that expire, by their due time in milliseconds of the epoch.
-CREATE TABLE expiry(due INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (due, seq)) WITHOUT ROWID;
+{_PLACES}
 -- Who claims: a file whose flock lives as long as the claimer. Inside the folder by a relative path.
 CREATE TABLE claimer(id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE);
 -- Who wants to be woken when a queue gets messages: the name of a FIFO.
@@ -58,14 +73,37 @@ CREATE TABLE listener(queue INTEGER NOT NULL, fifo TEXT NOT NULL, PRIMARY KEY (q
 """
 
 
+_RANKS = f"""
+ALTER TABLE ready RENAME TO old_ready;
+ALTER TABLE claimed RENAME TO old_claimed;
+ALTER TABLE expiry RENAME TO old_expiry;
+{_PLACES}
+INSERT INTO ready SELECT queue, 0, seq, redelivered FROM old_ready;
+INSERT INTO claimed SELECT claimer, seq, queue, 0 FROM old_claimed;
+INSERT INTO expiry SELECT due, seq, 0 FROM old_expiry;
+DROP TABLE old_ready;
+DROP TABLE old_claimed;
+DROP TABLE old_expiry;
+"""
+
+_UPGRADES = {1: _RANKS}
+"""What brings a store of a version to the next one."""
+
+
 def ensure(connection: apsw.Connection, path: Path) -> None:
-    """Makes the tables in an empty database. Call it under the write lock.
+    """Makes the tables in an empty database, or brings those of an older version up to date, in one transaction.
+
+    Call it under the write lock. A process of the older version that still uses the store gets errors from then on
+    and loses nothing: stop the services before an upgrade.
 
     Raises:
         BrokerUnavailable: the database is of a newer version, or not ours.
     """
     version = connection.pragma("user_version")
     if version == VERSION:
+        return
+    if version in _UPGRADES:
+        _run(connection, "".join(_UPGRADES[step] for step in range(version, VERSION)))
         return
     if version != 0 or connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
         raise BrokerUnavailable(
@@ -74,4 +112,8 @@ def ensure(connection: apsw.Connection, path: Path) -> None:
         )
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT")
+    _run(connection, _TABLES)
+
+
+def _run(connection: apsw.Connection, statements: str) -> None:
+    connection.execute(f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {VERSION}; COMMIT")

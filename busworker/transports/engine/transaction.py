@@ -35,6 +35,7 @@ class Transaction:
         self.now = now_ms()
         self._first = self._next = next_seq
         self._rows: list[_NewRow] = []
+        self._ranked: list[tuple[int, int]] = []
         self._shortest_life = _ENDLESS
         self._depth: Counter[int] = Counter()
         self._filled: set[int] = set()
@@ -61,13 +62,15 @@ class Transaction:
 
     def ready_head(self, queue: QueueRecord, count: int) -> list[DeadLetter]:
         """The oldest ready messages of a queue."""
-        query = f"SELECT {MESSAGE} FROM ready JOIN message USING (seq) WHERE ready.queue = ? ORDER BY ready.seq LIMIT ?"
+        ready = "ready JOIN message USING (seq) WHERE ready.queue = ? ORDER BY rank, ready.seq"
+        query = f"SELECT {MESSAGE} FROM {ready} LIMIT ?"
         return dead_letters(self.connection.execute(query, (queue.id, count)).fetchall())
 
     def remove_ready(self, letters: Sequence[DeadLetter]) -> None:
         """Deletes ready messages."""
         run = self.connection.executemany
-        run("DELETE FROM ready WHERE queue = ? AND seq = ?", [(letter.queue, letter.seq) for letter in letters])
+        places = [(letter.queue, letter.rank, letter.seq) for letter in letters]
+        run("DELETE FROM ready WHERE queue = ? AND rank = ? AND seq = ?", places)
         self.unschedule([(letter.expires, letter.seq) for letter in letters if letter.expires is not None])
         run("DELETE FROM message WHERE seq = ?", [(letter.seq,) for letter in letters])
         self._depth.subtract(letter.queue for letter in letters)
@@ -110,6 +113,8 @@ class Transaction:
             life = min(life for life in (queue.ttl, message.expiration) if life is not None)
             expires = self.now + life
             self._shortest_life = min(life, self._shortest_life)
+        if queue.max_priority and message.priority:
+            self._ranked.append((queue.rank(message.priority), self._next))
         self._rows.append(
             (self._next, queue.id, message.exchange, message.routing_key, expires, message.properties, message.body)
         )
@@ -119,12 +124,13 @@ class Transaction:
         if self._rows:
             run = self.connection.execute
             self.connection.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?)", self._rows)
-            run("INSERT INTO ready SELECT queue, seq, 0 FROM message WHERE seq >= ?", (self._first,))
+            run("INSERT INTO ready SELECT queue, 0, seq, 0 FROM message WHERE seq >= ?", (self._first,))
             if self._shortest_life < _ENDLESS:
                 run(
-                    "INSERT INTO expiry SELECT expires, seq FROM message WHERE seq >= ? AND expires NOTNULL",
+                    "INSERT INTO expiry SELECT expires, seq, 0 FROM message WHERE seq >= ? AND expires NOTNULL",
                     (self._first,),
                 )
+            self._write_ranks()
             self._depth.update(row[1] for row in self._rows)
             self._filled.update(row[1] for row in self._rows)
             self._rows, self._first = [], self._next
@@ -132,6 +138,14 @@ class Transaction:
             changes = [(count, queue) for queue, count in self._depth.items()]
             self.connection.executemany("UPDATE depth SET ready = ready + ? WHERE queue = ?", changes)
             self._depth.clear()
+
+    def _write_ranks(self) -> None:
+        if self._ranked:
+            run = self.connection.executemany
+            message = "FROM message WHERE seq = ?2"
+            run(f"UPDATE ready SET rank = ?1 WHERE (queue, rank, seq) = (SELECT queue, 0, seq {message})", self._ranked)
+            run(f"UPDATE expiry SET rank = ?1 WHERE (due, seq) = (SELECT expires, seq {message})", self._ranked)
+            self._ranked = []
 
     def _limit(self, queue: QueueRecord) -> None:
         # Drops from the head (RabbitMQ, "Queue Length Limit").
