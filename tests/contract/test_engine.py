@@ -14,8 +14,8 @@ import pytest
 
 from busworker.broker.session import Counts, Session
 from busworker.errors import BrokerUnavailable, ConfigurationError
-from tests.contract.bench import PATIENCE, Bench, event, events, ids
-from tests.support import Home
+from tests.contract.bench import PATIENCE, Bench, ack, event, events, fetched, ids
+from tests.support import Home, wait_until
 from tests.support.embedded import embedded_url
 
 BOTH = """
@@ -348,3 +348,29 @@ def test_a_store_that_was_removed_is_made_anew(home: Home) -> None:
         session.declare()
         session.publish(events(1))
         assert session.counts("busworker.unrouted") == Counts(1, 0)
+
+
+def test_space_of_settled_messages_goes_back_to_the_disk_while_a_consumer_waits(home: Home) -> None:
+    file = home.path / "bus" / "bus.db"
+    with Bench(f"filesystem://{home.path}/bus", home) as bench:
+        queue = bench.session().declare_work("user.registered", "email", "welcome")
+        for _ in range(10):
+            bench.session().publish([event(body=b"x" * 10_000) for _ in range(100)])
+        first = bench.consumer(queue)
+        for _ in range(10):
+            first.settle([ack(delivery) for delivery in fetched(first, 100)])
+        assert file.stat().st_size > 8_000_000
+        # A new one looks for space to give back as soon as it waits.
+        waiting = bench.kombu()
+        channel: Any = waiting.channel()
+        channel.basic_consume(queue)
+
+        def shrunk() -> bool:
+            with pytest.raises(TimeoutError):
+                waiting.drain_events(timeout=0.01)
+            return file.stat().st_size < 2_000_000
+
+        wait_until(shrunk, PATIENCE, "the file given back")
+        waiting.release()
+        bench.session().publish(events(1))
+        assert len(fetched(first, 1)) == 1

@@ -12,11 +12,14 @@ from pathlib import Path
 import apsw
 
 from busworker.transports.engine import folder, lock, schema
-from busworker.transports.engine.failures import RETRY_IN_PLACE, translated
+from busworker.transports.engine.failures import RETRY_IN_PLACE, is_full, translated
 from busworker.transports.engine.location import Location
+from busworker.transports.engine.space import PAGE, Space
 
 BUSY_TIMEOUT_MS = 5000
 """How long SQLite waits for a lock of somebody who doesn't queue at ours, such as a person with a shell."""
+
+_MAPPED = 256 * 1024 * 1024
 
 Row = tuple["apsw.SQLiteValue", ...]
 
@@ -30,8 +33,9 @@ class Database:
     (https://www.sqlite.org/howtocorrupt.html, section 2.6). Several may be open in one process.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, space: Space) -> None:
         self.path = location.database
+        self._space = space
         self._durable = _SYNCHRONOUS[location.durability]
         self._lock = lock.of(location.folder / "lock")
         self._connection: apsw.Connection | None = None
@@ -68,18 +72,25 @@ class Database:
                 connection.execute("ROLLBACK")
 
     @contextmanager
-    def write(self, *, durable: bool) -> Generator[apsw.Connection]:
+    def write(self, *, durable: bool, adding: bool = False) -> Generator[apsw.Connection]:
         """A write transaction, committed at the end of the block, rolled back if the block raises.
 
         Args:
             durable: whether it survives a power cut once the block has ended. If not, it survives any crash of a
                 process, and no later transaction survives a power cut without it (both are in one log).
+            adding: it only adds, so that on a full disk it may fail. Others then free the reserve: the next one has
+                the space.
 
         Raises:
             BrokerUnavailable: nothing was done.
         """
         with translated(self.path), self._lock:
-            yield from self._transaction(self._durable if durable or self._durable == "OFF" else "NORMAL")
+            try:
+                yield from self._transaction(self._durable if durable or self._durable == "OFF" else "NORMAL")
+            except apsw.Error as error:
+                if is_full(error) and not adding and self._space.give_up():
+                    self.write_back()
+                raise
 
     def close(self) -> None:
         """Closes the connection; the next use opens it again."""
@@ -109,6 +120,13 @@ class Database:
                 self.close()
             raise
 
+    def write_back(self) -> None:
+        """Writes the log back into the file, as far as readers and the disk allow now."""
+        try:
+            self._open().wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.BusyError, apsw.FullError, apsw.IOError):
+            pass
+
     def _open(self) -> apsw.Connection:
         if self._connection is None:
             with self._lock:
@@ -124,12 +142,27 @@ class Database:
         return self._connection
 
     def _connect(self) -> apsw.Connection:
+        try:
+            return self._connected()
+        except apsw.Error as error:
+            # The first connection makes the log and its index anew.
+            if not (is_full(error) and self._space.give_up()):
+                raise
+            return self._connected()
+
+    def _connected(self) -> apsw.Connection:
         folder.create(self.path)
         connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             schema.ensure(connection, self.path)
-            connection.execute("PRAGMA journal_size_limit = 67108864; PRAGMA mmap_size = 268435456").fetchall()
+            log = self._space.log_pages
+            for pragma in (
+                f"wal_autocheckpoint = {log}",
+                f"journal_size_limit = {2 * log * PAGE}",
+                f"mmap_size = {_MAPPED}",
+            ):
+                connection.execute(f"PRAGMA {pragma}").fetchall()
         except BaseException:
             connection.close()
             raise

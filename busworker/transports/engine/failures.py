@@ -45,6 +45,11 @@ RETRY_IN_PLACE = (apsw.BusyError, apsw.LockedError, apsw.FullError)
 """After these a connection is still good; after other failures it is opened anew."""
 
 
+def is_full(error: apsw.Error) -> bool:
+    """Whether it says that the disk is full."""
+    return isinstance(error, apsw.FullError) or _no_index(error)
+
+
 @contextmanager
 def translated(path: Path) -> Generator[None]:
     """Raises what apsw and the operating system say about a store as `BrokerUnavailable`."""
@@ -60,6 +65,10 @@ def translated(path: Path) -> Generator[None]:
 
 def advice(error: apsw.Error) -> str:
     """What to do about an error."""
-    if isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
+    if _no_index(error):
         return "there is no space for its index; free some space (a container's /dev/shm often has only 64 MB)"
     return next(text for kind, text in _ADVICE.items() if isinstance(error, kind))
+
+
+def _no_index(error: apsw.Error) -> bool:
+    return isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE

@@ -11,6 +11,7 @@ from busworker.transports.engine.database import Database
 from busworker.transports.engine.failures import translated
 from busworker.transports.engine.inherited import close
 from busworker.transports.engine.location import Location
+from busworker.transports.engine.space import Space
 from busworker.transports.engine.topology import Topology
 from busworker.transports.engine.wakeup import Fifo
 
@@ -31,7 +32,8 @@ class Presence:
         folder.prepare(self._folder, private=location.memory)
         with translated(self._folder):
             self._users = users.join(self._folder) if location.memory else None
-        self.database = Database(location)
+            self.space = Space(self._folder, memory=location.memory)
+        self.database = Database(location, self.space)
         self._pid = os.getpid()
         self._fifo: Fifo | None = None
         self._claim_file: ClaimFile | None = None

@@ -135,9 +135,12 @@ class Store:
             MissingEntity: an exchange doesn't exist.
             BrokerUnavailable: the store can't be written now.
         """
-        durable = bool(batch.publishes or batch.acknowledged or batch.rejected)
+        settles = bool(batch.acknowledged or batch.rejected)
+        adding = bool(batch.publishes) and not settles
+        if adding:
+            self._require_space(sum(len(message.body) + len(message.properties) for message in batch.publishes))
         claimer = self._here.claimer or 0
-        with self._transaction(durable=durable) as tx:
+        with self._transaction(durable=settles or adding, adding=adding) as tx:
             if batch.acknowledged:
                 claims.acknowledge(tx, claimer, batch.acknowledged)
             if batch.requeued:
@@ -230,9 +233,10 @@ class Store:
         return self._here.fifo().descriptor
 
     def wait(self, seconds: float) -> None:
-        """Waits for a wake-up; clears up after dead processes now and then."""
-        if not self._here.fifo().wait(seconds) and time.monotonic() > self._here.next_upkeep:
-            self._clear_up()
+        """Waits for a wake-up; now and then clears up after dead processes, and gives space back when idle."""
+        woken = self._here.fifo().wait(seconds)
+        if time.monotonic() > self._here.next_upkeep:
+            self._clear_up(idle=not woken and seconds > 0)
 
     def next_due(self) -> float:
         """Seconds, at most 1, until it is worth looking although nothing woke us."""
@@ -267,9 +271,9 @@ class Store:
             yield connection
 
     @contextmanager
-    def _transaction(self, *, durable: bool) -> Generator[Transaction]:
+    def _transaction(self, *, durable: bool, adding: bool = False) -> Generator[Transaction]:
         here = self._here
-        with self._here.database.write(durable=durable) as connection:
+        with here.database.write(durable=durable, adding=adding) as connection:
             version, next_seq = connection.execute("SELECT topology, next_seq FROM store").fetchall()[0]
             tx = Transaction(connection, _current(here, integer(version), connection), integer(next_seq))
             yield tx
@@ -308,14 +312,24 @@ class Store:
             here.claimer = integer(rows[0][0])
         return here.claimer
 
-    def _clear_up(self) -> None:
+    def _clear_up(self, *, idle: bool = True) -> None:
         self._here.next_upkeep = time.monotonic() + UPKEEP_EVERY
+        self._here.space.set_aside()
         for name in upkeep.abandoned(self._here.database, self._location.folder, None):
             with self._transaction(durable=False) as tx:
                 upkeep.release(tx, self._location.folder, name)
         for name in upkeep.deaf(self._here.database, self._location.folder):
             with self._transaction(durable=False) as tx:
                 upkeep.forget_listener(tx, self._location.folder, name)
+        if idle and upkeep.shrink(self._here.database):
+            self._here.next_upkeep = time.monotonic()
+
+    def _require_space(self, size: int) -> None:
+        space = self._here.space
+        if not space.has(size):
+            while upkeep.shrink(self._here.database, everything=True):
+                pass
+            space.require(size)
 
     def _say_goodbye(self) -> None:
         here = self._presence

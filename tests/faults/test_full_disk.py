@@ -1,0 +1,156 @@
+"""A store on a disk that somebody else fills to the last byte: publishes are refused, all else goes on.
+
+The disk is a file system of 20 MB in a mount namespace of the test's own, gone with its process.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import Home
+
+REPOSITORY = Path(__file__).parents[2]
+
+MOUNTED = """
+import os, subprocess, sys
+from pathlib import Path
+import kombu
+from amqp.basic_message import Message
+from busworker.errors import BrokerUnavailable
+
+disk = Path(sys.argv[1])
+disk.mkdir()
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(disk)], check=True)
+
+def opened():
+    url, transport = f"filesystem://{disk}/bus", "busworker.transports:FilesystemTransport"
+    channel = kombu.Connection(url, transport=transport).channel()
+    channel.tx_select()
+    return channel
+
+channel = opened()
+channel.queue_declare("work", auto_delete=False)
+channel.queue_declare("dead", auto_delete=False)
+
+def free():
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
+
+def fill():
+    with open(disk / "foreign", "ab", 0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+    assert free() == 0
+
+def empty():
+    (disk / "foreign").unlink()
+
+def publish(count, size):
+    for number in range(count):
+        channel.basic_publish(Message(b"%d " % number + b"x" * size), "", "work")
+    try:
+        channel.tx_commit()
+    except BrokerUnavailable:
+        channel.tx_rollback()
+        raise
+
+def publish_until_refused(count, size):
+    done = 0
+    while True:
+        try:
+            publish(count, size)
+        except BrokerUnavailable as error:
+            return done, str(error)
+        done += count
+
+def drain(most, copy=None):
+    "Settles all, each transaction as often as it takes up to `most` times; how many."
+    handled = 0
+    while True:
+        batch = []
+        while len(batch) < 20 and (raw := repeated(lambda: channel.basic_get("work"), most)):
+            batch.append(raw)
+        for raw in batch:
+            channel.basic_ack(raw.delivery_tag)
+            if copy:
+                channel.basic_publish(Message(raw.body), "", copy)
+        repeated(channel.tx_commit, most)
+        handled += len(batch)
+        if not batch:
+            return handled
+
+def repeated(action, most):
+    for left in reversed(range(most)):
+        try:
+            return action()
+        except BrokerUnavailable:
+            if not left:
+                raise
+
+def count(queue):
+    return channel.queue_declare(queue, passive=True).message_count
+"""
+
+REFUSED = """
+done, error = publish_until_refused(20, 1000)
+assert done > 5000, done
+print(count("work") == done, free() > 500_000, "takes no messages" in error, str(disk) in error, "free some" in error)
+fill()
+assert drain(3) == done
+print(count("work"))
+empty()
+publish(20, 1000)
+print(count("work"))
+"""
+
+RESERVE = """
+publish(1000, 1000)
+channel.connection.close()
+fill()
+channel = opened()
+reserve = disk / "bus" / "reserve"
+assert drain(3, copy="dead") == 1000
+print(count("work"), count("dead"), reserve.exists())
+empty()
+opened()
+print(reserve.exists())
+"""
+
+FULL_OF_FREED = """
+done, _ = publish_until_refused(20, 1000)
+assert drain(1) == done
+print(publish_until_refused(20, 1000)[0] > done * 0.9)
+"""
+
+
+def on_a_small_disk(home: Home, script: str) -> list[str]:
+    """The lines that a script prints; skips where no file system may be mounted."""
+    allowed = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if allowed.returncode:
+        if os.environ.get("CI") == "true" and os.getuid() == 0:
+            pytest.fail(f"no file system of 20 MB can be mounted: {allowed.stderr.decode()}")
+        pytest.skip("NO FULL DISK WAS TRIED: mounting a file system needs root")
+    command = ["unshare", "--mount", sys.executable, "-c", MOUNTED + script, str(home.path / "disk")]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=home.env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_publishes_are_refused_before_the_disk_is_full_and_a_full_one_can_be_drained(home: Home) -> None:
+    assert on_a_small_disk(home, REFUSED) == ["True True True True True", "0", "20"]
+
+
+def test_on_a_full_disk_the_reserve_lets_settlements_go_on_and_is_made_again(home: Home) -> None:
+    assert on_a_small_disk(home, RESERVE) == ["0 1000 False", "True"]
+
+
+def test_space_of_settled_messages_counts_as_free(home: Home) -> None:
+    assert on_a_small_disk(home, FULL_OF_FREED) == ["True"]
