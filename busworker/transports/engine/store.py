@@ -234,9 +234,10 @@ class Store:
 
     def wait(self, seconds: float) -> None:
         """Waits for a wake-up; now and then clears up after dead processes, and gives space back when idle."""
-        woken = self._here.fifo().wait(seconds)
-        if time.monotonic() > self._here.next_upkeep:
-            self._clear_up(idle=not woken and seconds > 0)
+        idle = not self._here.fifo().wait(seconds) and seconds > 0
+        late = time.monotonic() - self._here.next_upkeep
+        if late > (0 if idle else UPKEEP_EVERY):
+            self._clear_up(idle=idle)
 
     def next_due(self) -> float:
         """Seconds, at most 1, until it is worth looking although nothing woke us."""
