@@ -9,8 +9,9 @@ from busworker.application import load, not_enforced, require_channels
 from busworker.bus import Bus
 from busworker.channel import Channel, Subscription
 from busworker.cli.ending import complain
-from busworker.cli.options import broker_option, require_app
+from busworker.cli.options import app_of, broker_option, require_app
 from busworker.cli.output import cell, duration, print_table, size
+from busworker.cli.store import check_store
 from busworker.urls import hide_password
 
 
@@ -18,8 +19,19 @@ from busworker.urls import hide_password
 @click.argument("app", required=False)
 @click.option("--app", "app_option", metavar="APP", hidden=True)
 @broker_option
-def check(app: str | None, app_option: str | None, broker: str | None) -> None:
-    """Import APP and show its channels, subscriptions and limits. No broker is needed."""
+@click.option("--store", is_flag=True, help="Check the embedded store instead, all of it; services may go on.")
+@click.option("--repair", is_flag=True, help="With --store: repair what is wrong. A damaged file is kept.")
+def check(app: str | None, app_option: str | None, broker: str | None, store: bool, repair: bool) -> None:
+    """Import APP and show its channels, subscriptions and limits. No broker is needed.
+
+    With --store: check that the file of the embedded store is sound and doesn't contradict itself.
+    """
+    if repair and not store:
+        raise click.UsageError("--repair goes with --store")
+    if store:
+        where = app_of(app or app_option)
+        check_store(settings.broker_of(load(where).broker if where else None, broker), repair=repair)
+        return
     bus = load(require_app(app or app_option))
     require_channels(bus)
     click.echo(f"service {bus.name}")

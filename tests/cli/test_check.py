@@ -1,5 +1,7 @@
 """`busworker check`: what an application declares, and what is wrong with it."""
 
+import os
+
 import pytest
 
 from tests.support import Command, Home
@@ -74,3 +76,49 @@ def test_channels_that_do_not_exist_are_2_and_those_that_do_are_listed(command: 
     done = command.run("start", "app", "--channel", "welcom")
     assert done.returncode == 2
     assert "it has welcome, audit" in done.stderr
+
+
+def test_the_store_is_checked_and_a_whole_one_left_alone(command: Command, home: Home) -> None:
+    url = f"filesystem://{home.path}/bus"
+    done = command.run("check", "--store", "--broker", url)
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "there is no store at" in done.stderr
+    assert not (home.path / "bus").exists()
+    assert command.run("publish", "user.registered", "{}", "--broker", url).returncode == 0
+    for options in ([], ["--repair"]):
+        done = command.run("check", "--store", *options, "--broker", url)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("whole     1 queues, 1 messages ready, 0 in flight; ")
+    assert not list((home.path / "bus").glob("*damaged*"))
+
+
+def test_a_damaged_store_is_told_and_repaired(command: Command, home: Home) -> None:
+    url, file = f"filesystem://{home.path}/bus", home.path / "bus" / "bus.db"
+    assert command.run("publish", "user.registered", "{}", "--broker", url).returncode == 0
+    with file.open("r+b") as store:
+        store.seek(-4096, os.SEEK_END)
+        store.write(b"\xa5" * 4096)
+    done = command.run("check", "--store", "--broker", url)
+    assert (done.returncode, done.stderr.count("\n")) == (69, 1)
+    assert done.stdout.startswith("wrong     ")
+    assert done.stderr.endswith("isn't whole: run `busworker check --store --repair`\n")
+    done = command.run("check", "--store", "--repair", "--broker", url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"the damaged file as {file}.damaged-" in done.stdout
+    assert command.run("publish", "user.registered", "{}", "--broker", url).returncode == 0
+    done = command.run("check", "--store", "--broker", url)
+    assert (done.returncode, done.stdout.split()[:5]) == (0, ["whole", "1", "queues,", "2", "messages"])
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        ("--repair", 2, "--repair goes with --store"),
+        ("--store --broker amqp://u:secret@h", 78, "broker amqp://u:***@h has no store to check"),
+        ("--store --broker nonsense", 78, "no scheme we know"),
+    ],
+)
+def test_what_has_no_store_is_told(command: Command, args: str, code: int, said: str) -> None:
+    done = command.run("check", *args.split())
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+    assert said in done.stderr

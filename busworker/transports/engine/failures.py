@@ -34,7 +34,7 @@ _ADVICE: dict[type[apsw.Error], str] = {
     apsw.ReadOnlyError: "it can't be written; check the owner and mode of the folder and that the disk isn't read-only",
     apsw.FullError: "the disk is full; free some space",
     apsw.IOError: "the disk gave an error, or is full; check it, and that the folder still exists",
-    apsw.CorruptError: "it is damaged; stop all that uses it, save it by `sqlite3 … .recover`, or move the folder away",
+    apsw.CorruptError: "it is damaged; run `busworker check --store --repair`",
     apsw.NotADBError: "that file is no database; move it away, or choose another folder",
     apsw.CantOpenError: "it can't be opened; check that the folder exists, its owner and its mode",
     apsw.PermissionsError: "the permissions of the folder don't allow it; check its owner and mode",

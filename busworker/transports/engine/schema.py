@@ -106,13 +106,25 @@ def ensure(connection: apsw.Connection, path: Path) -> None:
         _run(connection, "".join(_UPGRADES[step] for step in range(version, VERSION)))
         return
     if version != 0 or connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
-        raise BrokerUnavailable(
-            f"store {path} has schema {version}, this busworker knows {VERSION}: "
-            "upgrade busworker, or take another folder"
-        )
+        raise _foreign(version, path)
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
     _run(connection, _TABLES)
+
+
+def require(connection: apsw.Connection, path: Path) -> None:
+    """Raises BrokerUnavailable unless a store is of this version; changes nothing."""
+    version = connection.pragma("user_version")
+    if version in _UPGRADES:
+        raise BrokerUnavailable(f"store {path} has the older schema {version}: use it once, which brings it up to date")
+    if version != VERSION:
+        raise _foreign(version, path)
+
+
+def _foreign(version: object, path: Path) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"store {path} has schema {version}, this busworker knows {VERSION}: upgrade busworker, or take another folder"
+    )
 
 
 def _run(connection: apsw.Connection, statements: str) -> None:
