@@ -103,6 +103,44 @@ def drop(session: Session, queues: Sequence[str], wanted: Filter, limit: int | N
     return done
 
 
+def drop_oldest(session: Session, queue: str, *, before: float | None, keep: int | None, most: int) -> int:
+    """Removes the oldest messages of a queue that are beyond a limit, for good. On the engine only.
+
+    Args:
+        session: the broker.
+        queue: of dead letters, or the unrouted one; one that doesn't exist holds nothing.
+        before: Unix time: what died earlier goes; None: no such limit.
+        keep: how many stay; None: no such limit.
+        most: how many to remove at most.
+
+    Returns:
+        How many went.
+    """
+    counts = session.counts(queue)
+    if counts is None:
+        return 0
+    surplus = 0 if keep is None else max(0, counts.ready - keep)
+    aged = Filter(before=before)
+    gone: set[tuple[str | None, str | None]] = set()
+    for place, delivery in enumerate(session.browse(queue, limit=most, newest_first=False)):
+        letter = read_letter(delivery)
+        if place >= surplus and (before is None or not fits(letter, aged)):
+            break
+        gone.add((letter.id, letter.dead_at))
+    if not gone:
+        return 0
+    # By what they are, not by their number: others may take some away meanwhile.
+    taken = session.take(queue, lambda delivery: _identity(delivery) in gone)
+    batch = list(itertools.islice(taken, len(gone)))
+    session.settle([_acknowledged(delivery) for delivery in batch])
+    return len(batch)
+
+
+def _identity(delivery: Delivery) -> tuple[str | None, str | None]:
+    letter = read_letter(delivery)
+    return letter.id, letter.dead_at
+
+
 def _meant(accepted: Callable[[Delivery], bool], wanted: Filter, delivery: Delivery) -> bool:
     return accepted(delivery) and fits(read_letter(delivery), wanted)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from busworker.bus import Bus
 from busworker.declaration import ChannelSpec
 from busworker.ipc.scoreboard import Scoreboard
+from busworker.retention import Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class ConsumerJob:
         broker: the broker's URL, password included.
         link: its end of the link to the supervisor.
         board: the pool's scoreboard, locked.
-        grace: seconds that a drain may take.
+        retention: how long dead letters and unrouted messages are kept.
     """
 
     service: str
@@ -31,7 +32,7 @@ class ConsumerJob:
     broker: str
     link: socket.socket
     board: Scoreboard
-    grace: float
+    retention: Retention
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ def _orders(options: StartOptions, service: ServiceSpec, key: str) -> Orders:
         bus=options.bus if options.preload else None,
         app=options.app,
         grace=options.grace,
+        retention=options.retention,
         boards=boards,
         socket=places.socket_path(key),
         consumer_main=CONSUMER_MAIN,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from busworker.bus import Bus
+from busworker.retention import Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class StartOptions:
         broker: the broker's URL, password included.
         instance: the instance's name.
         grace: seconds that a drain may take.
+        retention: how long dead letters and unrouted messages are kept.
         preload: whether workers share the imported application; else each imports it itself.
         log_level: `debug`, `info`, `warning` or `error`.
         log_format: `text` or `json`.
@@ -28,6 +30,7 @@ class StartOptions:
     broker: str
     instance: str
     grace: float
+    retention: Retention
     preload: bool
     log_level: str
     log_format: str

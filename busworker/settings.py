@@ -91,6 +91,13 @@ def _duration(value: object, where: str) -> float:
     return seconds(value, where)
 
 
+def _count(value: object, where: str) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit():
+        raise ConfigurationError(f"{where}: {value!r} is no number: give a whole number from 0 up")
+    return int(text)
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[object, str], str]:
     def read(value: object, where: str) -> str:
         text = _text(value, where).lower()
@@ -127,6 +134,20 @@ PROCESSES = Setting(
     metavar="N",
 )
 GRACE = Setting("grace", "duration, seconds", 25.0, "Seconds a stop waits for what executes.", _duration, metavar="S")
+DEAD_MAX_AGE = Setting(
+    "dead_max_age", "duration, seconds", None, "Drop dead letters older than this (embedded).", _duration, metavar="S"
+)
+DEAD_MAX_COUNT = Setting(
+    "dead_max_count", "number", None, "Keep so many dead letters of a subscription (embedded).", _count, metavar="N"
+)
+UNROUTED_MAX_AGE = Setting(
+    "unrouted_max_age",
+    "duration, seconds",
+    None,
+    "Drop unrouted messages older than this (embedded).",
+    _duration,
+    metavar="S",
+)
 LOG_LEVEL = Setting(
     "log_level",
     "level",
@@ -153,6 +174,9 @@ SETTINGS: tuple[Setting[str] | Setting[int] | Setting[float], ...] = (
     INSTANCE,
     PROCESSES,
     GRACE,
+    DEAD_MAX_AGE,
+    DEAD_MAX_COUNT,
+    UNROUTED_MAX_AGE,
     LOG_LEVEL,
     LOG_FORMAT,
 )

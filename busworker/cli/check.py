@@ -11,7 +11,6 @@ from busworker.channel import Channel, Subscription
 from busworker.cli.ending import complain
 from busworker.cli.options import app_of, broker_option, require_app
 from busworker.cli.output import cell, duration, print_table, size
-from busworker.cli.store import check_store
 from busworker.urls import hide_password
 
 
@@ -29,6 +28,8 @@ def check(app: str | None, app_option: str | None, broker: str | None, store: bo
     if repair and not store:
         raise click.UsageError("--repair goes with --store")
     if store:
+        from busworker.cli.store import check_store  # the rest needs no broker
+
         where = app_of(app or app_option)
         check_store(settings.broker_of(load(where).broker if where else None, broker), repair=repair)
         return

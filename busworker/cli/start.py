@@ -13,6 +13,7 @@ from busworker.application import load, not_enforced, require_channels
 from busworker.cli.options import CHANNEL, broker_option, require_app, setting_option
 from busworker.declaration import ServiceSpec
 from busworker.preview import preview
+from busworker.retention import Retention
 from busworker.run_options import StartOptions
 
 log = logging.getLogger("busworker.cli")
@@ -33,6 +34,9 @@ log = logging.getLogger("busworker.cli")
 )
 @setting_option(settings.INSTANCE)
 @setting_option(settings.GRACE)
+@setting_option(settings.DEAD_MAX_AGE)
+@setting_option(settings.DEAD_MAX_COUNT)
+@setting_option(settings.UNROUTED_MAX_AGE)
 @click.option("--no-preload", is_flag=True, help="Import the application in each worker instead of once.")
 @setting_option(settings.LOG_LEVEL)
 @setting_option(settings.LOG_FORMAT)
@@ -63,6 +67,11 @@ def start(app: str | None, app_option: str | None, broker: str | None, **options
             preload=preload,
             log_level=level,
             log_format=form,
+            retention=Retention(
+                dead_max_age=settings.find(settings.DEAD_MAX_AGE, options["dead_max_age"]),
+                dead_max_count=settings.find(settings.DEAD_MAX_COUNT, options["dead_max_count"]),
+                unrouted_max_age=settings.find(settings.UNROUTED_MAX_AGE, options["unrouted_max_age"]),
+            ),
             workers=workers(bus.spec, options["channels"], settings.find(settings.PROCESSES, options["processes"])),
         )
     )

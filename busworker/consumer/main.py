@@ -19,6 +19,7 @@ from busworker.broker.topology import subscription
 from busworker.consumer.counting import counts_told
 from busworker.consumer.dispatch import Dispatcher, Held, handout
 from busworker.consumer.intake import Intake
+from busworker.consumer.retaining import Retaining
 from busworker.consumer.settling import Ended, Step, ended_by_death, step
 from busworker.errors import (
     BrokerError,
@@ -71,6 +72,7 @@ class Consumer:
         self._failures = 0
         self._try_at = 0.0
         self._abandoned_at = 0.0
+        self._retaining = Retaining(job.retention)
         self._draining = False
         self._over = False
 
@@ -96,7 +98,7 @@ class Consumer:
             return 0.0  # ended as they arrived: owed, or not ours to serve
         if not self._has_room():
             return ABANDONED_EVERY  # an outcome or a frame wakes us
-        return max(min(self._session.next_due(), self._abandoned_at - now), 0.0)
+        return max(min(self._session.next_due(), self._abandoned_at - now, self._retaining.next_at - now), 0.0)
 
     # The supervisor
 
@@ -226,6 +228,8 @@ class Consumer:
             self._settle()
             if not self._draining:
                 self._adopt_abandoned(now)
+                if self._session is not None:
+                    self._retaining.keep(self._session, self._queues, now, time.time())
                 self._fetch()
             self._recovered()
         except BrokerUnavailable as error:

@@ -28,7 +28,7 @@ def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket) -> Bi
         broker=orders.broker,
         link=link,
         board=orders.boards[spec.name].scoreboard,
-        grace=orders.grace,
+        retention=orders.retention,
     )
     role = f"consumer {orders.service.name}.{spec.name}"
     return Birth(f"busworker: {role}", role, orders.consumer_main, job, (link.fileno(),))

@@ -9,6 +9,7 @@ from pathlib import Path
 from busworker.bus import Bus
 from busworker.declaration import ServiceSpec
 from busworker.ipc.scoreboard import Scoreboard
+from busworker.retention import Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Orders:
         bus: the application, for the workers; None: each imports `app` itself.
         app: where the application is.
         grace: seconds that a drain may take.
+        retention: how long dead letters and unrouted messages are kept.
         boards: a scoreboard for each channel.
         socket: where the control socket is made.
         consumer_main: a consumer's entry point, "module:function".
@@ -49,6 +51,7 @@ class Orders:
     bus: Bus | None
     app: str
     grace: float
+    retention: Retention
     boards: dict[str, Board]
     socket: Path
     consumer_main: str

@@ -7,6 +7,7 @@ import sys
 
 from busworker import Bus, Topic, run
 from busworker.errors import BrokerUnavailable, BusworkerError, ConfigurationError
+from busworker.retention import Retention
 from busworker.run_options import StartOptions
 
 bus = Bus("email")
@@ -40,7 +41,9 @@ def main(probe: str) -> int:
     run.PROBE = f"tests.process.started:{probe}"
     left = socket.socket()
     workers = {"welcome": 1}
-    options = StartOptions("x:bus", bus, "memory://scripted", "default", 20.0, True, "info", "text", workers)
+    options = StartOptions(
+        "x:bus", bus, "memory://scripted", "default", 20.0, Retention(), True, "info", "text", workers
+    )
     try:
         return run.supervise(options)
     except BusworkerError as error:

@@ -17,6 +17,7 @@ from busworker.ipc import frames
 from busworker.ipc.link import Link
 from busworker.jobs import ConsumerJob, WorkerJob
 from busworker.outcome import Returned
+from busworker.retention import Retention
 from busworker.supervisor.boards import open_board
 from busworker.supervisor.main import Supervisor
 from busworker.supervisor.orders import Orders
@@ -147,6 +148,7 @@ def main(folder: Path, workers: int) -> int:
         broker="memory://scripted",
         bus=None,
         app="none",
+        retention=Retention(),
         grace=float(os.environ.get("GRACE", "20")),
         boards={"welcome": open_board(folder / "welcome.board", workers)},
         socket=folder / "socket",
