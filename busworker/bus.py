@@ -206,9 +206,10 @@ class Bus:
             "timestamp": int(time.time()),
             "app_id": self.name,
         }
-        for name, value in (("message_id", id), ("correlation_id", correlation_id)):
-            if value is not None:
-                properties[name] = short(value, name)
+        if id is not None:
+            properties["message_id"] = short(id, "message_id")
+        if correlation_id is not None:
+            properties["correlation_id"] = short(correlation_id, "correlation_id")
         outgoing = Outgoing(BUS_EXCHANGE, topic, body, properties, checked_headers(headers), wait)
         port = self._open_port()
         if wait and not port.delays:

@@ -27,7 +27,7 @@ OWN_PREFIX = "x-busworker-"
 KEY_BYTES = 16
 
 
-class Outgoing(msgspec.Struct, array_like=True):
+class Outgoing(msgspec.Struct, array_like=True, gc=False):
     """A message on its way to the broker.
 
     `properties` are AMQP's by their names (without the headers); `exchange` and `routing_key` say where it goes, and

@@ -12,9 +12,9 @@ import atexit
 import itertools
 import logging
 import os
+import secrets
 import threading
 import time
-import uuid
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("busworker.publisher")
 
-BATCH = 500
+BATCH = 1000
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
 RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -40,7 +40,7 @@ LEAST_PATIENCE = 0.1
 """Seconds that a try may take whose deadline is nearer than that."""
 
 
-class Pending(msgspec.Struct):
+class Pending(msgspec.Struct, gc=False):
     """A message in the buffer; `deadline` is monotonic seconds, `sent` says that a broker may have stored it."""
 
     outgoing: Outgoing
@@ -72,6 +72,8 @@ class Publisher:
         conclude(pending, "unknown", PublishFailed("it is the parent process that publishes this message"))
 
     def _reset(self) -> None:
+        # Ids are random once a process, and counted: a tenth of the time that a random one each takes.
+        self._origin, self._numbers = secrets.token_hex(8), itertools.count(1)
         self._changed = threading.Condition()
         self._buffer: deque[Pending] = deque()
         self._bytes = 0
@@ -82,11 +84,13 @@ class Publisher:
 
     def publish(self, outgoing: Outgoing, *, immediately: bool = False) -> Receipt:
         """Takes a message; see `Bus.publish`. `immediately` changes nothing outside an attempt."""
-        outgoing.properties.setdefault("message_id", uuid.uuid4().hex)
-        receipt = Receipt(outgoing.id)
+        id = outgoing.id
+        if not id:
+            id = outgoing.properties["message_id"] = f"{self._origin}{next(self._numbers):016x}"
+        receipt = Receipt(id)
         pending = Pending(outgoing, receipt, time.monotonic() + self._deadline)
         with self._changed:
-            if not self._room_for(pending):
+            if self._full() and not self._wait_for_room(pending):
                 conclude(
                     [receipt], "failed", PublishFailed("the publisher's buffer is full: the broker doesn't keep up")
                 )
@@ -118,11 +122,12 @@ class Publisher:
         if thread is not None:
             thread.join(self._deadline + 5)
 
-    def _room_for(self, pending: Pending) -> bool:
-        def room() -> bool:
-            return not self._buffer or (len(self._buffer) < MAX_PENDING and self._bytes < MAX_PENDING_BYTES)
+    def _full(self) -> bool:
+        return len(self._buffer) >= MAX_PENDING or (self._bytes >= MAX_PENDING_BYTES and bool(self._buffer))
 
-        return room() or (not _in_event_loop() and self._changed.wait_for(room, pending.deadline - time.monotonic()))
+    def _wait_for_room(self, pending: Pending) -> bool:
+        left = pending.deadline - time.monotonic()
+        return not _in_event_loop() and self._changed.wait_for(lambda: not self._full(), left)
 
     def _start(self) -> None:
         self._closing = False
@@ -152,8 +157,9 @@ class Publisher:
             self._batch = []
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._buffer or self._closing)
-            batch = [self._buffer.popleft() for _ in range(min(len(self._buffer), BATCH))]
-            self._bytes -= sum(len(pending.outgoing.body) for pending in batch)
+            take = self._buffer.popleft
+            batch = [take() for _ in range(min(len(self._buffer), BATCH))]
+            self._bytes -= sum([len(pending.outgoing.body) for pending in batch])
             self._batch = batch
             if not batch:
                 self._thread = None

@@ -91,13 +91,13 @@ class Receipt:
                 return
         callback(self)
 
-    def _end(self, state: State, error: Exception | None) -> list[Callable[[Receipt], None]]:
+    def _end(self, state: State, error: Exception | None) -> list[Callable[[Receipt], None]] | None:
         """Ends it unless it has ended, under the lock of all receipts; returns whom to call back without that lock."""
         if self._state != "pending":
-            return []
+            return None
         self._state, self._error = state, error
         callbacks, self._callbacks = self._callbacks, None
-        return callbacks or []
+        return callbacks
 
     def __repr__(self) -> str:
         return f"<Receipt {self.id} {self._state}>"
@@ -114,7 +114,8 @@ def conclude(receipts: list[Receipt], state: State, error: Exception | None = No
     with _changed:
         for receipt in receipts:
             callbacks = receipt._end(state, error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-            called.extend((callback, receipt) for callback in callbacks)
+            if callbacks:
+                called.extend((callback, receipt) for callback in callbacks)
         _changed.notify_all()
     for callback, receipt in called:
         callback(receipt)

@@ -8,6 +8,7 @@ import kombu
 from amqp.basic_message import Message as AmqpMessage
 
 from busworker.message import Delivery, Outgoing
+from busworker.transports.messages import RawMessage
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a broker may take to answer a goodbye; one that doesn't answer must not hold us up."""
@@ -51,8 +52,9 @@ def conclude(kombu_channel: Any, tag: int, verb: str) -> None:
 
 def message(outgoing: Outgoing, properties: dict[str, Any]) -> AmqpMessage:
     """What is published, with these properties."""
-    body: Any = outgoing.body  # py-amqp says str, and means bytes too
-    return AmqpMessage(body, application_headers=outgoing.headers, **properties)
+    if outgoing.headers:
+        properties = {**properties, "application_headers": outgoing.headers}
+    return RawMessage(outgoing.body, properties)
 
 
 def read_delivery(raw: AmqpMessage, tag: int, queue: str) -> Delivery:

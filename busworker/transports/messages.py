@@ -11,8 +11,17 @@ from kombu.message import Message as KombuMessage
 from busworker.transports.engine import codec
 from busworker.transports.engine.records import Delivery, Outgoing
 
-RawMessage: Any = amqp.basic_message.Message
-"""py-amqp's message; untyped."""
+
+class RawMessage(amqp.basic_message.Message):  # type: ignore[misc]
+    """py-amqp's message, made in a tenth of the time: without what is only needed to put it together from frames."""
+
+    def __init__(
+        self, body: Any, properties: dict[str, Any], channel: Any = None, delivery_info: dict[str, Any] | None = None
+    ) -> None:
+        self.body = body
+        self.properties = properties
+        self.channel = channel
+        self.delivery_info = delivery_info
 
 
 class Message(KombuMessage):
@@ -35,7 +44,7 @@ class Message(KombuMessage):
 
 def prepared(body: bytes | str, properties: dict[str, Any]) -> Any:
     """A message to publish."""
-    return RawMessage(body, **properties)
+    return RawMessage(body, properties)
 
 
 def outgoing(raw: Any, exchange: str, routing_key: str, mandatory: bool) -> Outgoing:
@@ -48,22 +57,21 @@ def outgoing(raw: Any, exchange: str, routing_key: str, mandatory: bool) -> Outg
     """
     properties = raw.properties
     body = raw.body if type(raw.body) is bytes else _bytes(raw.body, properties)
+    expiration, priority = properties.get("expiration"), properties.get("priority")
     return Outgoing(
         exchange,
         routing_key,
         codec.encode(properties),
         body,
-        _milliseconds(properties.get("expiration")),
+        None if expiration is None else _milliseconds(expiration),
         mandatory,
-        _priority(properties.get("priority")),
+        priority if type(priority) is int else 0,
     )
 
 
 def raw_message(delivery: Delivery, channel: Any, delivery_tag: int | None, consumer_tag: str | None) -> Any:
     """A stored message as py-amqp would hand it out."""
-    raw = RawMessage(delivery.body, channel=channel)
-    raw.properties = codec.decode(delivery.properties)
-    raw.delivery_info = {
+    info = {
         "consumer_tag": consumer_tag,
         "delivery_tag": delivery_tag,
         "redelivered": delivery.redelivered,
@@ -72,7 +80,7 @@ def raw_message(delivery: Delivery, channel: Any, delivery_tag: int | None, cons
         "queue": delivery.queue,
         "cursor": delivery.seq,
     }
-    return raw
+    return RawMessage(delivery.body, codec.decode(delivery.properties), channel, info)
 
 
 def _bytes(body: object, properties: dict[str, Any]) -> bytes:
@@ -83,13 +91,7 @@ def _bytes(body: object, properties: dict[str, Any]) -> bytes:
     return bytes(body)  # type: ignore[call-overload,no-any-return]
 
 
-def _priority(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _milliseconds(expiration: object) -> int | None:
-    if expiration is None:
-        return None
+def _milliseconds(expiration: object) -> int:
     text = str(expiration)
     if not text.isascii() or not text.isdigit() or len(text) > 15:
         raise PreconditionFailed(f"expiration={expiration!r} isn't a number of milliseconds")

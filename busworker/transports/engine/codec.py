@@ -12,7 +12,8 @@ from decimal import Decimal
 
 import msgspec
 
-_PLAIN = frozenset({str, int, bytes, bool, float, type(None)})
+_ENCODED = frozenset({str, int, bytes, bool, float})
+_PLAIN = _ENCODED | {type(None)}
 _NAIVE_TIME, _AWARE_TIME, _DECIMAL = 1, 2, 3
 
 
@@ -22,9 +23,11 @@ def encode(table: Mapping[str, object]) -> bytes:
     Raises:
         TypeError, OverflowError: it holds something that AMQP's tables don't.
     """
-    return _encode(
-        {key: value if type(value) in _PLAIN else _packed(value) for key, value in table.items() if value is not None}
-    )
+    if not _ENCODED.issuperset(map(type, table.values())):
+        table = {
+            key: value if type(value) in _PLAIN else _packed(value) for key, value in table.items() if value is not None
+        }
+    return _encode(table)
 
 
 def decode(data: bytes) -> dict[str, object]:

@@ -6,6 +6,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import apsw
 
@@ -20,6 +21,8 @@ LOOK_EVERY_MS = 1000
 """How often whoever consumes looks at the store even if nothing woke it."""
 
 _ENDLESS = 1 << 62
+
+_INSERTS = [(size, f"INSERT INTO message VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?)'] * size)}") for size in (64, 8, 1)]
 
 
 class Transaction:
@@ -123,7 +126,7 @@ class Transaction:
     def _write(self) -> None:
         if self._rows:
             run = self.connection.execute
-            self.connection.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?)", self._rows)
+            self._insert_rows()
             run("INSERT INTO ready SELECT queue, 0, seq, 0 FROM message WHERE seq >= ?", (self._first,))
             if self._shortest_life < _ENDLESS:
                 run(
@@ -138,6 +141,15 @@ class Transaction:
             changes = [(count, queue) for queue, count in self._depth.items()]
             self.connection.executemany("UPDATE depth SET ready = ready + ? WHERE queue = ?", changes)
             self._depth.clear()
+
+    def _insert_rows(self) -> None:
+        # Many rows a statement: each lets go of the interpreter's lock, and where the application computes in another
+        # thread, getting it again takes up to 5 ms (sys.getswitchinterval).
+        done = 0
+        for size, statement in _INSERTS:
+            while len(self._rows) - done >= size:
+                self.connection.execute(statement, tuple(chain.from_iterable(self._rows[done : done + size])))
+                done += size
 
     def _write_ranks(self) -> None:
         if self._ranked:
