@@ -47,7 +47,7 @@ class Outgoing(msgspec.Struct, array_like=True, gc=False):
         return str(self.properties.get("message_id", ""))
 
 
-class Delivery(msgspec.Struct):
+class Delivery(msgspec.Struct, gc=False):
     """A message that the broker has handed to this consumer and that is not settled yet.
 
     `tag` names it to the session that delivered it. Bytes and properties are exactly those received.
@@ -62,7 +62,7 @@ class Delivery(msgspec.Struct):
     body: bytes
 
 
-class Envelope(msgspec.Struct):
+class Envelope(msgspec.Struct, gc=False):
     """What our wire format says about a delivery; the defaults are those of a foreign message."""
 
     id: str | None
@@ -172,6 +172,8 @@ def as_text(value: object) -> str:
     """
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
+    if isinstance(value, str) and value.isascii():
+        return value
     return str(value).encode("utf-8", "replace").decode()
 
 
@@ -192,7 +194,8 @@ def _portable(value: object) -> HeaderValue:
 
 def _text(value: object) -> str | None:
     # Over 255 bytes it can't be a property or a routing key (AMQP 0-9-1, 4.2.5.3), so it is none of ours.
-    return as_text(value) if isinstance(value, str) and 0 < len(value.encode("utf-8", "replace")) <= 255 else None
+    text = as_text(value) if isinstance(value, str) else ""
+    return text if 0 < len(text) <= 255 and (text.isascii() or len(text.encode()) <= 255) else None
 
 
 def _count(value: object, *, at_least: int) -> int:

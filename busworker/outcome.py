@@ -21,7 +21,7 @@ class Error(msgspec.Struct, frozen=True, array_like=True):
     traceback: str | None = None
 
 
-class Returned(msgspec.Struct, frozen=True, array_like=True, tag="returned"):
+class Returned(msgspec.Struct, frozen=True, array_like=True, tag="returned", gc=False):
     """The handler returned; what it published goes out with the acknowledgement."""
 
     publishes: tuple[Outgoing, ...] = ()
@@ -87,7 +87,7 @@ Outcome: TypeAlias = (
 )
 
 
-class WorkerInfo(msgspec.Struct, frozen=True):
+class WorkerInfo(msgspec.Struct, frozen=True, gc=False):
     """Where an attempt ran and how that process ended; None is unknown or doesn't apply."""
 
     host: str | None = None

@@ -8,7 +8,7 @@ import kombu
 from amqp.basic_message import Message as AmqpMessage
 
 from busworker.message import Delivery, Outgoing
-from busworker.transports.messages import RawMessage
+from busworker.transports.raw import RawMessage
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a broker may take to answer a goodbye; one that doesn't answer must not hold us up."""
@@ -59,14 +59,14 @@ def message(outgoing: Outgoing, properties: dict[str, Any]) -> AmqpMessage:
 
 def read_delivery(raw: AmqpMessage, tag: int, queue: str) -> Delivery:
     """A delivery, under a tag of the session's own."""
-    properties: dict[str, object] = dict(raw.properties)
+    properties: dict[str, object] = raw.properties  # fresh at each delivery
     headers = properties.pop("application_headers", None)
-    body = raw.body
+    body, came = raw.body, info(raw)
     return Delivery(
         tag=tag,
         queue=queue,
-        routing_key=info(raw)["routing_key"],
-        redelivered=bool(info(raw).get("redelivered")),
+        routing_key=came["routing_key"],
+        redelivered=bool(came.get("redelivered")),
         properties=properties,
         headers=headers if isinstance(headers, dict) else {},
         body=body if isinstance(body, bytes) else str(body).encode(),

@@ -27,7 +27,7 @@ SHORT = 0.001
 SMOOTHING = 0.1
 
 
-class Held(msgspec.Struct):
+class Held(msgspec.Struct, gc=False):
     """A message the consumer holds; `slot` and `number` are set while a worker has it."""
 
     delivery: Delivery
@@ -41,11 +41,11 @@ class Held(msgspec.Struct):
 
 
 class Worker(msgspec.Struct):
-    """A worker as the dispatcher sees it: what it was handed and has not finished, oldest first."""
+    """A worker as the dispatcher sees it: what it was handed and has not finished, by number, oldest first."""
 
     incarnation: int
     pid: int
-    handed: deque[Held] = msgspec.field(default_factory=deque[Held])
+    handed: dict[int, Held] = msgspec.field(default_factory=dict[int, Held])
     retiring: bool = False
 
 
@@ -77,7 +77,7 @@ class Dispatcher:
         if worker is None or worker.incarnation != incarnation:
             return []
         del self.workers[slot]
-        return list(worker.handed)
+        return list(worker.handed.values())
 
     def idle_retired(self) -> list[tuple[int, Worker]]:
         """Retiring workers that hold nothing any more."""
@@ -98,12 +98,15 @@ class Dispatcher:
     def assign(self) -> list[Held]:
         """Hands waiting messages to workers: first one to each idle worker, then ahead where handlers are short."""
         assigned: list[Held] = []
-        depth, limit = 0, self.ahead
+        if not self.waiting:
+            return assigned
+        takers = [(slot, worker) for slot, worker in sorted(self.workers.items()) if not worker.retiring]
+        limit = self.ahead
+        depth = min((len(worker.handed) for _, worker in takers), default=limit)
         while self.waiting and depth < limit:
             depth += 1
-            for slot in sorted(self.workers):
-                worker = self.workers[slot]
-                if self.waiting and not worker.retiring and len(worker.handed) < depth and self._has_entry(slot):
+            for slot, worker in takers:
+                if self.waiting and len(worker.handed) < depth and self._has_entry(slot):
                     assigned.append(self._hand(slot, worker))
         return assigned
 
@@ -112,9 +115,8 @@ class Dispatcher:
         worker = self.workers.get(slot)
         if worker is None or worker.incarnation != incarnation:
             return None
-        held = next((held for held in worker.handed if held.number == number), None)
+        held = worker.handed.pop(number, None)
         if held is not None:
-            worker.handed.remove(held)
             self._measure(seconds)
         return held
 
@@ -150,7 +152,7 @@ class Dispatcher:
         self._numbers[slot] = held.number = number
         held.slot = slot
         self._open.setdefault(slot, set()).add(number)
-        worker.handed.append(held)
+        worker.handed[number] = held
         return held
 
     def _has_entry(self, slot: int) -> bool:

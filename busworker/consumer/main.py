@@ -59,7 +59,7 @@ class Consumer:
         self._host = socket.gethostname()
         self._board = job.board
         self._intake = Intake(job.board.path, job.channel.subscriptions)
-        self._supervisor = Link(job.link)
+        self._supervisor = Link(job.link, descriptors=True)
         self._links: dict[int, Link] = {}
         self._finishing: list[Link] = []
         self._dispatcher = Dispatcher()
@@ -279,7 +279,7 @@ class Consumer:
         self._dispatcher.waiting.clear()
         for ended in self._ended:
             ended.held.outcome = ended.outcome
-        executing = (held for worker in self._dispatcher.workers.values() for held in worker.handed)
+        executing = (held for worker in self._dispatcher.workers.values() for held in worker.handed.values())
         self._intake.lose([*executing, *(ended.held for ended in self._ended)])
         self._ended.clear()
 
@@ -338,7 +338,8 @@ class Consumer:
         for ended, one in zip(self._ended, steps, strict=True):
             if one.returned:  # before it is given back: whoever gets it must not take it for one that was executing
                 self._close_entry(ended.held)
-            self._session.declare_retry(one.delay)
+            if one.delay:
+                self._session.declare_retry(one.delay)
         self._session.settle([one.item for one in steps])
         batch, self._ended = self._ended, []
         self._unsettled -= len(batch)

@@ -18,7 +18,7 @@ from busworker.ipc.frames import ProcessDied
 from busworker.outcome import Error, WorkerInfo
 
 
-class Ended(msgspec.Struct):
+class Ended(msgspec.Struct, gc=False):
     """A held message whose attempt has ended, and where it ran."""
 
     held: Held
@@ -26,7 +26,7 @@ class Ended(msgspec.Struct):
     worker: WorkerInfo
 
 
-class Step(msgspec.Struct):
+class Step(msgspec.Struct, gc=False):
     """What to do about an ended attempt: `delay` is the retry queue it needs, `returned` that nothing is charged."""
 
     item: Settled

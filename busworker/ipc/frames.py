@@ -105,7 +105,7 @@ class Drained(msgspec.Struct, array_like=True, frozen=True, tag=14):
     """Nothing is held any more; the workers were told to finish, the consumer exits."""
 
 
-class Handout(msgspec.Struct, array_like=True, frozen=True, tag=20):
+class Handout(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     """A message for a worker. `number` counts the messages of its slot and names the scoreboard entry."""
 
     number: int
@@ -131,7 +131,7 @@ class Finish(msgspec.Struct, array_like=True, frozen=True, tag=22):
     """There is nothing more: run the stop hooks and exit."""
 
 
-class Finished(msgspec.Struct, array_like=True, frozen=True, tag=30):
+class Finished(msgspec.Struct, array_like=True, frozen=True, tag=30, gc=False):
     """How the attempt with that number ended, and how many seconds the handler took."""
 
     number: int
@@ -190,25 +190,33 @@ class FrameReader:
         Raises:
             ProtocolError: these bytes are no frames of ours.
         """
-        buffer = self._buffer
-        buffer += data
-        frames: list[Frame] = []
-        start, end = 0, len(buffer)
+        if self._buffer:
+            self._buffer += data
+            frames, read = _cut(self._buffer)
+            del self._buffer[:read]
+        else:
+            frames, read = _cut(data)
+            self._buffer += data[read:]
+        return frames
+
+
+def _cut(data: bytes | bytearray) -> tuple[list[Frame], int]:
+    frames: list[Frame] = []
+    start, end = 0, len(data)
+    with memoryview(data) as view:
         while end - start >= 4:
-            (length,) = _LENGTH.unpack_from(buffer, start)
+            (length,) = _LENGTH.unpack_from(data, start)
             if length > MAX_FRAME:
                 raise ProtocolError(f"a frame announces {length:,} bytes")
             stop = start + 4 + length
             if stop > end:
                 break
-            frames.append(_decoded(bytes(buffer[start + 4 : stop])))
+            frames.append(_decoded(view[start + 4 : stop]))
             start = stop
-        if start:
-            del buffer[:start]
-        return frames
+    return frames, start
 
 
-def _decoded(body: bytes) -> Frame:
+def _decoded(body: memoryview) -> Frame:
     try:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

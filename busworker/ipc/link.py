@@ -27,14 +27,16 @@ class Link:
         sock: the end; the link owns it.
         blocking: whether `receive` and `flush` wait for the other side. The worker's do; a process that serves
             several links never waits for one of them.
+        descriptors: whether descriptors may come; if not, those that do are closed.
 
     Attributes:
         closed: the other side is gone. Only a hint that its process died: that is the supervisor's to tell.
         descriptors: those received, oldest first; who takes one closes it.
     """
 
-    def __init__(self, sock: socket.socket, *, blocking: bool = False) -> None:
+    def __init__(self, sock: socket.socket, *, blocking: bool = False, descriptors: bool = False) -> None:
         self._sock = sock
+        self._receive = self._receive_both if descriptors else self._receive_bytes
         sock.setblocking(blocking)
         self._blocking = blocking
         self._reader = FrameReader()
@@ -88,7 +90,7 @@ class Link:
         frames: list[Frame] = []
         while not self.closed:
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._sock, CHUNK, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+                data, descriptors = self._receive()
             except BlockingIOError:
                 break
             except OSError:
@@ -107,6 +109,13 @@ class Link:
         while self.descriptors:
             os.close(self.descriptors.popleft())
         self._sock.close()
+
+    def _receive_bytes(self) -> tuple[bytes, list[int]]:
+        return self._sock.recv(CHUNK), []
+
+    def _receive_both(self) -> tuple[bytes, list[int]]:
+        data, descriptors, _, _ = socket.recv_fds(self._sock, CHUNK, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        return data, descriptors
 
     def _flush_one(self) -> None:
         data, descriptors = self._out[0]

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import amqp.basic_message
 from amqp.exceptions import PreconditionFailed
 from kombu.message import Message as KombuMessage
 
 from busworker.transports.engine import codec
 from busworker.transports.engine.records import Delivery, Outgoing
-
-
-class RawMessage(amqp.basic_message.Message):  # type: ignore[misc]
-    """py-amqp's message, made in a tenth of the time: without what is only needed to put it together from frames."""
-
-    def __init__(
-        self, body: Any, properties: dict[str, Any], channel: Any = None, delivery_info: dict[str, Any] | None = None
-    ) -> None:
-        self.body = body
-        self.properties = properties
-        self.channel = channel
-        self.delivery_info = delivery_info
+from busworker.transports.raw import RawMessage
 
 
 class Message(KombuMessage):

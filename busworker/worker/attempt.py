@@ -37,6 +37,7 @@ class Runner:
 
     def __init__(self, bus: Bus, channel: str, set_deadline: Callable[[float | None], None]) -> None:
         self._hooks = bus.around_hooks
+        self._has_async_hook = any(inspect.isasyncgenfunction(hook) for hook in self._hooks)
         self._subscriptions = bus.channels[channel].subscriptions
         self._name = f"{bus.name}.{channel}"
         self._set_deadline = set_deadline
@@ -104,8 +105,11 @@ class Runner:
     def _call(self, subscription: Subscription, event: object, attempt: Attempt) -> None:
         current.set(attempt)
         arguments = (event, attempt.message) if subscription.wants_message else (event,)
-        if subscription.is_async or any(inspect.isasyncgenfunction(hook) for hook in self._hooks):
+        if subscription.is_async or self._has_async_hook:
             self._loop.run(self._call_async(subscription, arguments, attempt.message))
+            return
+        if not self._hooks:
+            subscription.handler(*arguments)
             return
         with ExitStack() as stack:
             for hook in self._hooks:

@@ -34,6 +34,11 @@ class Mailbox:
         self._pid = os.getpid()
         self._identity = _identity(link)
 
+    @property
+    def has_order(self) -> bool:
+        """Whether `next_order` won't wait."""
+        return bool(self._orders)
+
     def next_order(self) -> frames.Handout | frames.Finish | None:
         """Waits for the next message, or the word to finish; None: the consumer is gone."""
         while not self._orders:

@@ -51,7 +51,8 @@ class Worker:
             self._runner.run_hook(hook)
         self._supervisor.send(frames.Started())
         while True:
-            self._show("idle")
+            if not self._mailbox.has_order:
+                self._show("idle")
             order = self._mailbox.next_order()
             match order:
                 case frames.Handout():

@@ -41,6 +41,8 @@ class Attempt:
     def end(self, *, failed: bool) -> None:
         """No more is taken. Receipts of a failed attempt have failed; of the others nobody here learns more."""
         self.is_open = False
+        if not self.receipts:
+            return
         if failed:
             conclude(self.receipts, "failed", PublishFailed("the attempt that published it failed"))
         else:

@@ -38,7 +38,7 @@ def descriptors() -> int:
 class Consumer:
     def __init__(self, job: ConsumerJob) -> None:
         self.job = job
-        self.supervisor = Link(job.link)
+        self.supervisor = Link(job.link, descriptors=True)
         self.workers: dict[int, Link] = {}
         self.holds: dict[int, int] = {}
         self.retiring: dict[int, int] = {}

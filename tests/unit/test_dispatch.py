@@ -37,7 +37,7 @@ def test_a_worker_with_short_handlers_is_handed_ahead_and_one_with_long_handlers
     assert dispatcher.finished(0, 1, first.number, 0.000_01) is first
     dispatcher.entry_closed(first)
     assert len(dispatcher.assign()) == MOST_AHEAD
-    for one in list(dispatcher.workers[0].handed):
+    for one in list(dispatcher.workers[0].handed.values()):
         dispatcher.finished(0, 1, one.number, 0.5)
         dispatcher.entry_closed(one)
     assert dispatcher.ahead == 1
@@ -110,9 +110,12 @@ def test_no_message_is_ever_in_two_places_or_gone(steps: list[str], workers: int
                     dispatcher.wait_again(dispatcher.removed(slot, worker.incarnation))
                     dispatcher.added(slot, worker.incarnation + 1, 9)
                 elif worker.handed:
-                    one = dispatcher.finished(slot, worker.incarnation, worker.handed[0].number, 0.000_1)
+                    one = dispatcher.finished(slot, worker.incarnation, next(iter(worker.handed)), 0.000_1)
                     assert one is not None
                     dispatcher.entry_closed(one)
                     done += 1
-        places = [*dispatcher.waiting, *(one for worker in dispatcher.workers.values() for one in worker.handed)]
+        places = [
+            *dispatcher.waiting,
+            *(one for worker in dispatcher.workers.values() for one in worker.handed.values()),
+        ]
         assert len({one.key for one in places}) == len(places) == count - done

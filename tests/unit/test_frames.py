@@ -55,7 +55,7 @@ def test_nonsense_is_a_protocol_error_or_an_unfinished_frame_and_nothing_else(da
 
 
 def test_a_large_frame_and_a_descriptor_pass_a_link_that_never_blocks() -> None:
-    left, right = (Link(end) for end in pair())
+    left, right = (Link(end, descriptors=True) for end in pair())
     reading, writing = os.pipe()
     body = os.urandom(3_000_000)
     left.post(frames.WorkerAdded(1, 1, 1), reading)
