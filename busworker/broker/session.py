@@ -97,7 +97,7 @@ class Session:
     def _open_channels(self) -> None:
         with translated(self.broker):
             if self.broker.embedded:
-                self._channel: Any = self._connection.channel()
+                self._channel: Any = wire.undecoded(self._connection.channel())
                 self._channel.tx_select()
                 flavour = topology.EMBEDDED
             else:

@@ -34,6 +34,8 @@ class Channel(DeclaringChannel):
     """
 
     Message = messages.Message
+    auto_decode = True
+    """Whether bodies of messages with a `content_encoding` come as text, as from py-amqp."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection.store)
@@ -115,7 +117,7 @@ class Channel(DeclaringChannel):
         try:
             self._apply(Batch(publishes=[outgoing]))
         except ChannelError as error:
-            if error.code != NO_ROUTE or not self.events["basic_return"]:
+            if error.reply_code != NO_ROUTE or not self.events["basic_return"]:
                 raise
             for listener in list(self.events["basic_return"]):
                 listener(error, exchange, routing_key, message)
@@ -319,7 +321,10 @@ class Channel(DeclaringChannel):
     def _raw(self, delivery: Delivery, consumer: Consumer | None, no_ack: bool) -> Any:
         deliveries = self._deliveries
         tag = deliveries.auto_acknowledge(consumer) if no_ack else deliveries.hand_out(delivery, consumer)
-        return messages.raw_message(delivery, self, tag, consumer.tag if consumer else None)
+        raw = messages.raw_message(delivery, self, tag, consumer.tag if consumer else None)
+        if self.auto_decode:
+            messages.decode_body(raw)
+        return raw
 
     def _settle(self, tags: list[int], how: Literal["acknowledged", "requeued", "rejected"]) -> None:
         batch = self._transaction or Batch()

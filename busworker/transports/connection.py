@@ -13,6 +13,7 @@ from amqp.exceptions import RecoverableConnectionError
 from busworker.transports.channel import Channel
 from busworker.transports.engine.location import Location
 from busworker.transports.engine.store import Store
+from busworker.transports.eventloop import Registration
 
 
 class Connection:
@@ -32,6 +33,7 @@ class Connection:
         self.channels: list[Channel] = []
         self.connected = True
         self._listening: Counter[str] = Counter()
+        self._registrations: dict[int, Registration] = {}
         _open.add(self)
 
     def channel(self) -> Channel:
@@ -84,10 +86,23 @@ class Connection:
         if not self._listening[queue]:
             self.store.unlisten(queue)
 
+    def register(self, loop: Any) -> None:
+        """Has an event loop of kombu's drain it from now on. Fine if one does."""
+        if id(loop) not in self._registrations:
+            self._registrations[id(loop)] = Registration(self, loop)
+
+    def unregister(self, loop: Any) -> None:
+        """Ends that; fine if it wasn't."""
+        registration = self._registrations.pop(id(loop), None)
+        if registration is not None:
+            registration.end()
+
     def close(self) -> None:
         """Closes the channels and leaves the store; what is unacknowledged goes back. Closing twice is fine."""
         if not self.connected:
             return
+        while self._registrations:
+            self._registrations.popitem()[1].end()
         self.connected = False
         self.client = None
         _open.discard(self)

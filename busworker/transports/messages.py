@@ -57,7 +57,7 @@ def outgoing(raw: Any, exchange: str, routing_key: str, mandatory: bool) -> Outg
     )
 
 
-def raw_message(delivery: Delivery, channel: Any, delivery_tag: int | None, consumer_tag: str | None) -> Any:
+def raw_message(delivery: Delivery, channel: Any, delivery_tag: int | None, consumer_tag: str | None) -> RawMessage:
     """A stored message as py-amqp would hand it out."""
     info = {
         "consumer_tag": consumer_tag,
@@ -69,6 +69,16 @@ def raw_message(delivery: Delivery, channel: Any, delivery_tag: int | None, cons
         "cursor": delivery.seq,
     }
     return RawMessage(delivery.body, codec.decode(delivery.properties), channel, info)
+
+
+def decode_body(raw: RawMessage) -> None:
+    """Makes the body text where it has an encoding that fits; else it stays bytes (py-amqp, `auto_decode`)."""
+    encoding = raw.properties.get("content_encoding")
+    if encoding:
+        try:
+            raw.body = raw.body.decode(encoding)
+        except (LookupError, UnicodeError, TypeError):
+            pass
 
 
 def _bytes(body: object, properties: dict[str, Any]) -> bytes:

@@ -31,7 +31,7 @@ class EmbeddedTransport(base.Transport):
     channel_errors: Any = (amqp.exceptions.ChannelError, TopologyMismatch, MissingEntity)
     recoverable_channel_errors = (amqp.exceptions.RecoverableChannelError,)
     implements = base.Transport.implements.extend(
-        asynchronous=False, heartbeats=False, exchange_type=frozenset(["direct", "fanout", "topic"])
+        asynchronous=True, heartbeats=False, exchange_type=frozenset(["direct", "fanout", "topic"])
     )
 
     def __init__(self, client: Any, **_: Any) -> None:
@@ -58,6 +58,14 @@ class EmbeddedTransport(base.Transport):
     def drain_events(self, connection: Connection, timeout: float | None = None, **_: Any) -> None:
         """See `Connection.drain_events`."""
         connection.drain_events(timeout=timeout)
+
+    def register_with_event_loop(self, connection: Connection, loop: Any) -> None:
+        """Has kombu's event loop drain a connection."""
+        connection.register(loop)
+
+    def unregister_from_event_loop(self, connection: Connection, loop: Any) -> None:
+        """Ends that."""
+        connection.unregister(loop)
 
     def verify_connection(self, connection: Connection) -> Any:
         """Whether a connection is open."""

@@ -56,7 +56,7 @@ def taken(where: Location) -> int:
     with connection, connection.channel() as channel:
         for queue in channel.queue_names():
             while raw := channel.basic_get(queue, no_ack=True):
-                assert raw.body.endswith(b"x" * 300)
+                assert raw.body.endswith("x" * 300)
                 count += 1
     return count
 

@@ -27,9 +27,9 @@ def folder(home: Home) -> Path:
     return folder
 
 
-def drained(channel: Any, queue: str) -> list[tuple[bytes, bool]]:
+def drained(channel: Any, queue: str) -> list[tuple[bytes | str, bool]]:
     """What can be got from a queue, in order, and whether it was got before."""
-    found: list[tuple[bytes, bool]] = []
+    found: list[tuple[bytes | str, bool]] = []
     while raw := channel.basic_get(queue):
         found.append((raw.body, raw.delivery_info["redelivered"]))
         channel.basic_ack(raw.delivery_tag)
@@ -47,7 +47,7 @@ def test_an_old_store_is_brought_up_to_date_with_its_messages_claims_and_binding
         assert channel.routes("events", "a.x") == ["work"]
         assert channel.routes("events", "b") == ["spare"]
         channel.basic_publish(AmqpMessage("new"), "events", "a.c")
-        assert drained(channel, "work") == [(b"new", False)]
+        assert drained(channel, "work") == [("new", False)]
 
 
 def test_processes_that_open_an_old_store_at_once_bring_it_up_to_date_once(folder: Path, home: Home) -> None:
