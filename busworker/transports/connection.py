@@ -52,6 +52,10 @@ class Connection:
         """A descriptor that becomes readable when messages may have arrived; `drain_events` empties it."""
         return self.store.fileno()
 
+    def ring(self) -> None:
+        """Makes that descriptor readable."""
+        self.store.ring()
+
     def next_due(self) -> float:
         """Seconds, at most 1, after which `drain_events` is worth calling even if nothing became readable."""
         return 0.0 if any(channel.has_more() for channel in self.channels) else self.store.next_due()

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from amqp.exceptions import NotFound, PreconditionFailed
+from amqp.exceptions import AMQPNotImplementedError, NotFound, PreconditionFailed
 from amqp.protocol import queue_declare_ok_t
 from kombu.transport.base import StdChannel, to_rabbitmq_queue_arguments
 
@@ -60,6 +60,18 @@ class DeclaringChannel(StdChannel):
         """
         if not self._store.delete_exchange(exchange, if_unused=if_unused):
             raise PreconditionFailed(f"exchange {exchange!r} has bindings")
+
+    def exchange_bind(self, destination: str, source: str = "", routing_key: str = "", **_: Any) -> None:
+        """Bindings between exchanges, an extension of RabbitMQ's, don't exist here.
+
+        Raises:
+            amqp.exceptions.AMQPNotImplementedError: always.
+        """
+        raise AMQPNotImplementedError(
+            f"exchange {destination!r} can't be bound to exchange {source!r}: bind its queues to both"
+        )
+
+    exchange_unbind = exchange_bind
 
     def queue_declare(
         self,

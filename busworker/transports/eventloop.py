@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+AT_ONCE = 20
+"""How many messages are handed out before others in the loop get their turn."""
+
 
 class Drained(Protocol):
     """What of a connection the loop needs; see `busworker.transports.connection.Connection`."""
 
     def fileno(self) -> int: ...
     def next_due(self) -> float: ...
+    def ring(self) -> None: ...
     def drain_events(self, timeout: float | None = None) -> None: ...
 
 
@@ -43,14 +47,13 @@ class Registration:
             self._timer = self._loop.call_later(self._connection.next_due(), self._drain)
 
     def _drain(self) -> None:
-        if self._tick not in self._loop.on_tick:
-            return  # it has ended, and this was called for before
         self._cancel()
         try:
-            self._connection.drain_events(timeout=0)
+            for _ in range(AT_ONCE):
+                self._connection.drain_events(timeout=0)
         except TimeoutError:
             return
-        self._loop.call_soon(self._drain)
+        self._connection.ring()  # there may be more: others in the loop come first
 
     def _cancel(self) -> None:
         if self._timer is not None:

@@ -232,6 +232,10 @@ class Store:
         """A descriptor that is readable after a wake-up."""
         return self._here.fifo().descriptor
 
+    def ring(self) -> None:
+        """Makes that descriptor readable, so that whoever waits for it comes back at once."""
+        self._here.fifo().ring()
+
     def wait(self, seconds: float) -> None:
         """Waits for a wake-up; now and then clears up after dead processes, and gives space back when idle."""
         idle = not self._here.fifo().wait(seconds) and seconds > 0
