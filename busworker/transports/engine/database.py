@@ -19,8 +19,6 @@ from busworker.transports.engine.space import PAGE, Space
 BUSY_TIMEOUT_MS = 5000
 """How long SQLite waits for a lock of somebody who doesn't queue at ours, such as a person with a shell."""
 
-_MAPPED = 256 * 1024 * 1024
-
 Row = tuple["apsw.SQLiteValue", ...]
 
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
@@ -157,12 +155,9 @@ class Database:
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             schema.ensure(connection, self.path)
             log = self._space.log_pages
-            for pragma in (
-                f"wal_autocheckpoint = {log}",
-                f"journal_size_limit = {2 * log * PAGE}",
-                f"mmap_size = {_MAPPED}",
-            ):
-                connection.execute(f"PRAGMA {pragma}").fetchall()
+            # Not mapped (mmap_size): pages of a large backlog would count as memory of each process that reads them.
+            connection.execute(f"PRAGMA wal_autocheckpoint = {log}").fetchall()
+            connection.execute(f"PRAGMA journal_size_limit = {2 * log * PAGE}").fetchall()
         except BaseException:
             connection.close()
             raise

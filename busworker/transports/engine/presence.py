@@ -44,6 +44,10 @@ class Presence:
         self.due: int | None = None
         """When the next message expires, as last read, in milliseconds of the epoch."""
         self.next_upkeep = time.monotonic()
+        self.last_write = 0.0
+        """When our last transaction began, in monotonic seconds."""
+        self.surplus = False
+        """Whether there is more space to give back, as last seen."""
 
     @property
     def is_ours(self) -> bool:

@@ -23,6 +23,12 @@ from busworker.transports.engine.transaction import LOOK_EVERY_MS, Transaction, 
 UPKEEP_EVERY = 5.0
 """Seconds between two looks for dead processes while waiting."""
 
+IDLE = 0.5
+"""Seconds without a transaction of ours after which space may be given back."""
+
+SHRINK_PAUSE = 0.02
+"""Seconds between two steps of that, for others."""
+
 
 class Store:
     """A connection to a store, which is made if it doesn't exist.
@@ -238,14 +244,16 @@ class Store:
 
     def wait(self, seconds: float) -> None:
         """Waits for a wake-up; now and then clears up after dead processes, and gives space back when idle."""
-        idle = not self._here.fifo().wait(seconds) and seconds > 0
-        late = time.monotonic() - self._here.next_upkeep
-        if late > (0 if idle else UPKEEP_EVERY):
-            self._clear_up(idle=idle)
+        self._here.fifo().wait(seconds)
+        now = time.monotonic()
+        if now > self._here.next_upkeep:
+            self._clear_up(idle=now - self._here.last_write > IDLE)
 
     def next_due(self) -> float:
         """Seconds, at most 1, until it is worth looking although nothing woke us."""
         due = self._here.due
+        if self._here.surplus:
+            return SHRINK_PAUSE
         wait = LOOK_EVERY_MS if due is None else min(LOOK_EVERY_MS, due - now_ms())
         return max(0, wait) / 1000
 
@@ -278,6 +286,7 @@ class Store:
     @contextmanager
     def _transaction(self, *, durable: bool, adding: bool = False) -> Generator[Transaction]:
         here = self._here
+        here.last_write = time.monotonic()
         with here.database.write(durable=durable, adding=adding) as connection:
             version, next_seq = connection.execute("SELECT topology, next_seq FROM store").fetchall()[0]
             tx = Transaction(connection, _current(here, integer(version), connection), integer(next_seq))
@@ -326,8 +335,9 @@ class Store:
         for name in upkeep.deaf(self._here.database, self._location.folder):
             with self._transaction(durable=False) as tx:
                 upkeep.forget_listener(tx, self._location.folder, name)
-        if idle and upkeep.shrink(self._here.database):
-            self._here.next_upkeep = time.monotonic()
+        self._here.surplus = idle and upkeep.shrink(self._here.database)
+        if self._here.surplus:
+            self._here.next_upkeep = time.monotonic() + SHRINK_PAUSE
 
     def _require_space(self, size: int) -> None:
         space = self._here.space
