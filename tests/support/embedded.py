@@ -14,12 +14,12 @@ SCHEMES = ("filesystem", "memory")
 
 @contextmanager
 def embedded_url(scheme: str, home: Home) -> Iterator[str]:
-    """The URL of a bus that nobody else uses. Nothing of it is left afterwards."""
+    """The URL of a bus that nobody else uses. Afterwards nothing is left of it and its namesakes."""
     if scheme == "filesystem":
         yield f"filesystem://{home.path}/bus"
         return
     name = f"test-{uuid.uuid4().hex[:12]}"
     yield f"memory://{name}"
     for root in (Path("/dev/shm"), Path(tempfile.gettempdir())):
-        for folder in (*root.glob(name), *root.glob(f"*/{name}")):
+        for folder in (*root.glob(f"{name}*"), *root.glob(f"*/{name}*")):
             shutil.rmtree(folder)

@@ -39,6 +39,7 @@ class Database:
         self._connection: apsw.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._synchronous = ""
+        self._use = lock.InUse()
         _databases.add(self)
 
     def replaced(self) -> bool:
@@ -52,7 +53,9 @@ class Database:
             BrokerUnavailable: the store can't be read now.
         """
         with translated(self.path):
-            return self._open().execute(sql, bindings).fetchall()
+            connection = self._open()
+            with self._use:
+                return connection.execute(sql, bindings).fetchall()
 
     @contextmanager
     def snapshot(self) -> Generator[apsw.Connection]:
@@ -63,11 +66,12 @@ class Database:
         """
         with translated(self.path):
             connection = self._open()
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.execute("ROLLBACK")
+            with self._use:
+                connection.execute("BEGIN")
+                try:
+                    yield connection
+                finally:
+                    connection.execute("ROLLBACK")
 
     @contextmanager
     def write(self, *, durable: bool, adding: bool = False) -> Generator[apsw.Connection]:
@@ -82,7 +86,7 @@ class Database:
         Raises:
             BrokerUnavailable: nothing was done.
         """
-        with translated(self.path), self._lock:
+        with translated(self.path), self._lock, self._use:
             try:
                 yield from self._transaction(self._durable if durable or self._durable == "OFF" else "NORMAL")
             except apsw.Error as error:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 
 from busworker.errors import BrokerUnavailable
@@ -90,6 +91,35 @@ class WriteLock:
         )
 
 
+class InUse:
+    """Held by a thread while it uses a connection to read: a fork waits for its end.
+
+    A child forked within a read would find locks of SQLite's own held for ever. Take the write lock before, not within.
+    """
+
+    def __init__(self) -> None:
+        self._threads = threading.Lock()
+        _uses.add(self)
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.release()
+
+    def hold_over_fork(self) -> bool:
+        """Before a fork: waits until the connection isn't used, at most `PATIENCE` seconds; whether it did."""
+        return self._threads.acquire(timeout=PATIENCE)
+
+    def release_after_fork(self) -> None:
+        """In the parent: lets its threads go on."""
+        self._threads.release()
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: nobody uses it."""
+        self._threads = threading.Lock()
+
+
 def of(path: Path) -> WriteLock:
     """The lock of the store whose lock file this is: the same object for every connection of the process."""
     with _registry:
@@ -105,7 +135,8 @@ def _try(descriptor: int) -> bool:
 
 
 def _hold_over_fork() -> None:
-    _held.extend(lock for lock in list(_locks.values()) if lock.hold_over_fork())
+    # In the order in which writers take them.
+    _held.extend(held for held in _everything() if held.hold_over_fork())
 
 
 def _release_after_fork() -> None:
@@ -117,12 +148,17 @@ def _renew_after_fork() -> None:
     global _registry  # noqa: PLW0603  a lock that another thread held at the fork is never released in the child
     _registry = threading.Lock()
     _held.clear()
-    for lock in _locks.values():
-        lock.renew_after_fork()
+    for held in _everything():
+        held.renew_after_fork()
+
+
+def _everything() -> list[WriteLock | InUse]:
+    return [*_locks.values(), *_uses]
 
 
 _locks: dict[Path, WriteLock] = {}
-_held: list[WriteLock] = []
+_uses: weakref.WeakSet[InUse] = weakref.WeakSet()
+_held: list[WriteLock | InUse] = []
 """The locks held over the fork that is under way."""
 _registry = threading.Lock()
 os.register_at_fork(before=_hold_over_fork, after_in_parent=_release_after_fork, after_in_child=_renew_after_fork)
