@@ -55,6 +55,7 @@ class Store:
             with self._transaction(durable=False) as tx:
                 claims.give_back_all(tx, self._claim_name)
         self._clear_up()
+        upkeep.remove_strays(self._here.database, location.folder)
 
     # Topology
 

@@ -6,10 +6,12 @@ write lock is taken only if there is something to do.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from busworker.transports.engine import claimfile, topology, wakeup
+from busworker.transports.engine import claimfile, folder, topology, wakeup
 from busworker.transports.engine.cells import integer, text
 from busworker.transports.engine.claims import give_back_all
 from busworker.transports.engine.database import Database
@@ -17,6 +19,9 @@ from busworker.transports.engine.transaction import Transaction
 
 KEPT_FREE = 256
 """Pages of free space that are kept for new messages, a MiB, besides a quarter of what is in use."""
+
+FORGOTTEN = 60.0
+"""Seconds after which a file that nobody uses, and that the store doesn't know, isn't about to be used either."""
 
 STEP = 500
 """Pages given back in one transaction: some 10 ms."""
@@ -60,6 +65,17 @@ def forget_listener(tx: Transaction, store: Path, fifo: str) -> None:
     for row in rows:
         delete_if_unused(tx, integer(row[0]))
     (store / fifo).unlink(missing_ok=True)
+
+
+def remove_strays(database: Database, store: Path) -> None:
+    """Removes claim files and FIFOs of processes that died before the store knew them, or after it forgot them."""
+    known = {text(row[0]) for row in database.read("SELECT path FROM claimer UNION SELECT fifo FROM listener")}
+    for folder_name, is_free in ((folder.CLAIMS, claimfile.is_abandoned), (folder.WAKE, wakeup.is_dead)):
+        for path in (store / folder_name).iterdir():
+            if f"{folder_name}/{path.name}" not in known:
+                with suppress(OSError):  # another one does the same, or it is another user's
+                    if time.time() - path.stat().st_mtime > FORGOTTEN and is_free(path):
+                        path.unlink()
 
 
 def delete_if_unused(tx: Transaction, queue: int) -> None:
