@@ -138,6 +138,19 @@ def contradictory(bus: Bus) -> None:
     bus.sql("DELETE FROM ready WHERE seq = 2; UPDATE depth SET ready = 7")
 
 
+def damaged(bus: Bus) -> None:
+    topology(bus)
+    bus.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    with closing(apsw.Connection(str(bus.folder / "bus.db"))) as database:
+        query = "SELECT pageno FROM dbstat WHERE name = 'waiting'"
+        page = int(str(database.execute(query).fetchall()[0][0]))
+    with (bus.folder / "bus.db").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+    # From here on all is in the log: an index that these messages don't need is damaged.
+    put(bus.channel(), "work", "0", "1", "2")
+
+
 # What is done with them
 
 
@@ -321,6 +334,7 @@ SCENARIOS = {
     "repairing a contradiction": Scenario(
         contradictory, repair, [{**EMPTY, "work": ["0", "1*", "2"]}]
     ),
+    "repairing a damaged file": Scenario(damaged, repair, [ALL]),
 }  # fmt: skip
 
 

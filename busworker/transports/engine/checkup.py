@@ -6,6 +6,7 @@ damaged file open notices that another one is in its place.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Generator
@@ -73,19 +74,16 @@ def repair(location: Location, home: str) -> Repair:
     Raises:
         BrokerUnavailable: as `check`; or a damaged file can't be read at all.
     """
-    with _opened(location) as connection:
-        before = _checkup(connection, location.database)
-        if before.whole:
-            return Repair(before, before)
-        with lock.of(location.folder / "lock"):
-            if not before.damage:
-                with _transaction(connection):
-                    integrity.mend(connection, home)
-                return Repair(before, _checkup(connection, location.database))
-            fresh = _salvaged(connection, location, home)
-    with translated(location.database), lock.of(location.folder / "lock"):
-        damaged = _replace(location.database, fresh)
-    return Repair(before, check(location), damaged)
+    before = check(location)
+    damaged = None
+    if not before.whole:
+        # To the end without a gap: what is published meanwhile would go into the file that is replaced.
+        with translated(location.database), lock.of(location.folder / "lock"):
+            if before.damage:
+                damaged = _replace(location.database, _salvaged(location, home))
+            else:
+                _mend(location, home)
+    return Repair(before, check(location) if not before.whole else before, damaged)
 
 
 @contextmanager
@@ -126,21 +124,38 @@ def _checkup(connection: apsw.Connection, path: Path) -> Checkup:
         connection.execute("ROLLBACK")
 
 
-def _salvaged(connection: apsw.Connection, location: Location, home: str) -> Path:
+def _mend(location: Location, home: str) -> None:
+    with _opened(location) as connection, _transaction(connection):
+        integrity.mend(connection, home)
+
+
+def _salvaged(location: Location, home: str) -> Path:
     path = location.folder / "bus.db.repaired"
     path.unlink(missing_ok=True)
     folder.create(path)
-    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as fresh:
+    with (
+        _opened(location) as connection,
+        closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as fresh,
+    ):
         schema.ensure(fresh, path)
         with _transaction(fresh):
             salvage.copy(connection, fresh)
             integrity.mend(fresh, home)
+        _empty_log(connection)
     return path
+
+
+def _empty_log(connection: apsw.Connection) -> None:
+    # Killed between the log's renaming and the file's, we would leave a file without what was only in the log.
+    try:
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.Error:
+        pass  # a reader is in the way, or it is damaged too: it is kept beside the damaged file
 
 
 def _replace(path: Path, fresh: Path) -> Path:
     # The log goes first: beside the new file it would be read as the new one's.
-    damaged = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+    damaged = _unused(path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}"))
     os.link(path, damaged)
     log = path.with_name(f"{path.name}-wal")
     if log.exists():
@@ -148,3 +163,9 @@ def _replace(path: Path, fresh: Path) -> Path:
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     fresh.rename(path)
     return damaged
+
+
+def _unused(path: Path) -> Path:
+    # A repair that was killed may have taken the name a moment ago.
+    names = itertools.chain([path], (path.with_name(f"{path.name}.{number}") for number in itertools.count(2)))
+    return next(name for name in names if not name.exists())
