@@ -125,7 +125,10 @@ class Bus:
         return self.channels[name]
 
     def on_worker_start(self, hook: Hook) -> Hook:
-        """Runs a function, plain or async, in each new worker before its first message."""
+        """Runs a function, plain or async, in each new worker before its first message.
+
+        What it publishes waits, up to the publish deadline, until the channel's consumer has its connection.
+        """
         self.worker_start_hooks.append(hook)
         return hook
 

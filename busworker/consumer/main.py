@@ -16,6 +16,7 @@ from pathlib import Path
 from busworker import outcome as how
 from busworker.broker.session import Session
 from busworker.broker.topology import subscription
+from busworker.consumer.at_once import AtOnce
 from busworker.consumer.counting import counts_told
 from busworker.consumer.dispatch import Dispatcher, Held, handout
 from busworker.consumer.intake import Intake
@@ -33,7 +34,7 @@ from busworker.ipc import frames
 from busworker.ipc.link import Link
 from busworker.ipc.scoreboard import Owed, Scoreboard
 from busworker.jobs import ConsumerJob
-from busworker.message import Delivery, Outgoing
+from busworker.message import Delivery
 from busworker.outcome import WorkerInfo
 from busworker.settlement import charged
 
@@ -63,6 +64,7 @@ class Consumer:
         self._links: dict[int, Link] = {}
         self._finishing: list[Link] = []
         self._dispatcher = Dispatcher()
+        self._at_once = AtOnce()
         self._ended: list[Ended] = []
         self._session: Session | None = None
         self._queues: dict[str, int] = {}
@@ -83,6 +85,7 @@ class Consumer:
             self._hear_supervisor()
             self._hear_workers()
             self._serve_broker()
+            self._at_once.expire(time.monotonic())
             self._hand_out()
             self._finish_workers()
             self._watch_writes()
@@ -93,7 +96,7 @@ class Consumer:
     def _timeout(self) -> float:
         now = time.monotonic()
         if self._session is None or self._failures:
-            return max(self._try_at - now, 0.0)
+            return max(min(self._try_at, self._at_once.next_due) - now, 0.0)
         if self._ended:
             return 0.0  # ended as they arrived: owed, or not ours to serve
         if not self._has_room():
@@ -173,8 +176,8 @@ class Consumer:
             match frame:
                 case frames.Finished(number, seconds, outcome):
                     self._outcome(slot, number, seconds, outcome)
-                case frames.PublishNow(request, outgoing):
-                    link.send(frames.Published(request, self._published(outgoing)))
+                case frames.PublishNow():
+                    self._at_once.ask(link, frame, time.monotonic())
                 case _:
                     log.error("worker %d sent %s, which is ignored", slot + 1, type(frame).__name__)
         if link.closed:
@@ -187,15 +190,6 @@ class Consumer:
             log.warning("worker %d reports message number %d, which it doesn't hold: ignored", slot + 1, number)
             return
         self._end(Ended(held, outcome, WorkerInfo(self._host, worker.pid)))
-
-    def _published(self, outgoing: list[Outgoing]) -> str | None:
-        try:
-            if self._session is None:
-                return "the broker can't be reached now"
-            self._session.publish(outgoing)
-        except BusworkerError as error:
-            return str(error)
-        return None
 
     def _finish_workers(self) -> None:
         """Tells retired workers without work to finish, and ends the drain once nobody is left."""
@@ -226,6 +220,7 @@ class Consumer:
             if self._draining:
                 self._give_back_waiting()
             self._settle()
+            self._publish_at_once()
             if not self._draining:
                 self._adopt_abandoned(now)
                 if self._session is not None:
@@ -254,6 +249,10 @@ class Consumer:
         if not self._failures:  # else `_recovered` tells it, once it really works
             self._supervisor.send(frames.Ready())
 
+    def _publish_at_once(self) -> None:
+        if self._session is not None:
+            self._at_once.publish(self._session)
+
     def _recovered(self) -> None:
         if self._failures:
             log.info("the broker works again")
@@ -264,6 +263,7 @@ class Consumer:
         if not self._failures:
             log.warning("%s; trying again", error)
             self._supervisor.send(frames.Troubled(str(error), exit_code))
+        self._at_once.trouble = str(error)
         self._try_at = time.monotonic() + BACKOFF[min(self._failures, len(BACKOFF) - 1)]
         self._failures += 1
         if self._session is not None and self._session.is_over():

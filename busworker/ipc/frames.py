@@ -121,10 +121,11 @@ class Handout(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
 
 
 class Published(msgspec.Struct, array_like=True, frozen=True, tag=21):
-    """The answer to `PublishNow`; `error` is None when all is stored."""
+    """The answer to `PublishNow`: `error` is None when all is stored; `unknown`: it may be stored nevertheless."""
 
     request: int
     error: str | None
+    unknown: bool = False
 
 
 class Finish(msgspec.Struct, array_like=True, frozen=True, tag=22):
@@ -140,10 +141,11 @@ class Finished(msgspec.Struct, array_like=True, frozen=True, tag=30, gc=False):
 
 
 class PublishNow(msgspec.Struct, array_like=True, frozen=True, tag=31):
-    """Messages to publish at once, answered by `Published`."""
+    """Messages to publish at once, within so many seconds; answered by `Published`."""
 
     request: int
     outgoing: list[Outgoing]
+    seconds: float
 
 
 class Started(msgspec.Struct, array_like=True, frozen=True, tag=40):

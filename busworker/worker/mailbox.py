@@ -19,6 +19,9 @@ from busworker.ipc import frames
 from busworker.ipc.link import Link
 from busworker.message import Outgoing
 
+ANSWER_MARGIN = 1.0
+"""Seconds beyond the deadline that the consumer has to say that it is over."""
+
 
 class Mailbox:
     """The link with its readers."""
@@ -29,7 +32,7 @@ class Mailbox:
         self._writing = threading.Lock()
         self._reading = False
         self._orders: deque[frames.Handout | frames.Finish] = deque()
-        self._answers: dict[int, str | None] = {}
+        self._answers: dict[int, frames.Published] = {}
         self._requests = itertools.count(1)
         self._pid = os.getpid()
         self._identity = _identity(link)
@@ -60,24 +63,20 @@ class Mailbox:
         with self._writing:
             self._link.send(frame)
 
-    def publish(self, outgoing: list[Outgoing], timeout: float) -> str | None:
-        """Has the consumer publish messages now.
+    def publish(self, outgoing: list[Outgoing], timeout: float) -> frames.Published:
+        """Has the consumer publish messages now, and waits until it says that they are stored, or why not.
 
-        Returns:
-            None when all are stored, else why not.
-
-        Raises:
-            TimeoutError: no answer came within `timeout` seconds; they may be stored.
+        It tries for `timeout` seconds. One that doesn't answer even then, or is gone, leaves it unknown.
         """
         request = next(self._requests)
-        self.send(frames.PublishNow(request, outgoing))
-        deadline = time.monotonic() + timeout
+        self.send(frames.PublishNow(request, outgoing, timeout))
+        deadline = time.monotonic() + timeout + ANSWER_MARGIN
         while request not in self._answers:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError("the consumer hasn't confirmed the message in time")
+                return frames.Published(request, "the consumer hasn't confirmed the message in time", unknown=True)
             if not self._read(lambda: request in self._answers, left):
-                return "the consumer is gone"
+                return frames.Published(request, "the consumer is gone", unknown=True)
         return self._answers.pop(request)
 
     def _read(self, enough: Callable[[], bool], timeout: float | None) -> bool:
@@ -105,8 +104,8 @@ class Mailbox:
             match frame:
                 case frames.Handout() | frames.Finish():
                     self._orders.append(frame)
-                case frames.Published(request, error):
-                    self._answers[request] = error
+                case frames.Published(request):
+                    self._answers[request] = frame
                 case _:
                     raise ProtocolError(f"the consumer sent {type(frame).__name__}")
 

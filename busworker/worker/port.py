@@ -79,16 +79,14 @@ class WorkerPort:
         outgoing.properties.setdefault("message_id", uuid.uuid4().hex)
         receipt = Receipt(outgoing.id)
         try:
-            error = self._mailbox.publish([outgoing], self._deadline)
-        except TimeoutError as late:
-            conclude([receipt], "unknown", late)
+            answer = self._mailbox.publish([outgoing], self._deadline)
         except BusworkerError as refused:
             conclude([receipt], "failed", refused)
+            return receipt
+        if answer.error is None:
+            conclude([receipt], "confirmed")
         else:
-            if error is None:
-                conclude([receipt], "confirmed")
-            else:
-                conclude([receipt], "failed", PublishFailed(error))
+            conclude([receipt], "unknown" if answer.unknown else "failed", PublishFailed(answer.error))
         return receipt
 
     def flush(self, timeout: float | None) -> None:

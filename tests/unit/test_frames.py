@@ -24,7 +24,7 @@ EVERY = [
     frames.Finished(1, 0.5, how.Returned((Outgoing("e", "k", b"b", {"message_id": "i"}, {}, 2.0),))),
     frames.Finished(2, 0.5, how.Raised(how.Error("E", "m", "t"), 3.0)),
     frames.Finished(3, 0.5, how.Rejected(how.Error("E", "m"), "exception")),
-    frames.PublishNow(1, []),
+    frames.PublishNow(1, [], 10.0),
     frames.Started(),
 ]
 
