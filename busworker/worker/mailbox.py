@@ -82,11 +82,11 @@ class Mailbox:
     def _read(self, enough: Callable[[], bool], timeout: float | None) -> bool:
         """Reads once, or waits while another thread reads; False when the other side is gone."""
         with self._changed:
+            if enough():  # it may have come since our caller looked; then nobody would wake us for it
+                return True
             if self._reading:
                 self._changed.wait(timeout)
-                return not self._link.closed
-            if enough():
-                return True
+                return not self._link.closed or enough()
             self._reading = True
         arrived: list[frames.Frame] = []
         try:
