@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from busworker.broker.topology import UNROUTED
 from busworker.cli.output import size
 from busworker.errors import BrokerUnavailable, ConfigurationError
 
@@ -22,6 +21,7 @@ def check_store(url: str, *, repair: bool) -> None:
         ConfigurationError: the broker isn't embedded.
     """
     from busworker.broker.connection import parse  # so that --help stays quick
+    from busworker.broker.topology import UNROUTED
     from busworker.transports.engine import checkup, location
 
     broker = parse(url)[0]
