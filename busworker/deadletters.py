@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -168,19 +169,17 @@ def _each(
 ) -> int:
     """Settles what is wanted, in batches.
 
-    Exactly as many as there are now: a replayed message that dies at once comes back behind them and would be
-    replayed for ever. And a take that is asked for more than there is has ended, which gives back what isn't
-    settled yet.
+    At most as many as there are now: a replayed message that dies at once comes back behind them and would be
+    replayed for ever. What somebody else settles meanwhile isn't counted.
     """
     if session.counts(queue) is None:
         return 0
     number = sum(1 for _ in itertools.islice(filter(wanted, session.browse(queue)), limit))
-    taken = session.take(queue, wanted)
-    deliveries = itertools.islice(taken, number)
     done = 0
-    while batch := list(itertools.islice(deliveries, BATCH)):
-        session.settle([settled(delivery) for delivery in batch])
-        done += len(batch)
+    with closing(session.take(queue, wanted, number, BATCH)) as taken:
+        for batch in taken:
+            session.settle([settled(delivery) for delivery in batch])
+            done += len(batch)
     return done
 
 

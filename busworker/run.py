@@ -30,7 +30,7 @@ log = logging.getLogger("busworker.supervisor")
 
 CONSUMER_MAIN = "busworker.consumer.main:main"
 WORKER_MAIN = "busworker.worker.main:main"
-PROBE = "busworker.broker.session:probe"
+PROBE = "busworker.broker.probing:probe"
 EMBEDDED = ("filesystem:", "memory:")
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -43,19 +43,6 @@ class Counts(msgspec.Struct):
 
     ready: int
     in_flight: int | None
-
-
-def probe(url: str) -> None:
-    """Connects once, declares the bus and goes.
-
-    Raises:
-        BrokerUnavailable, ConfigurationError, TopologyMismatch: the broker can't be used, and why.
-    """
-    session = Session(url)
-    try:
-        session.declare()
-    finally:
-        session.close()
 
 
 class Session:
@@ -261,17 +248,19 @@ class Session:
             if self.broker.embedded:
                 yield from self._browse_store(queue, limit, newest_first=newest_first)
             else:
-                with closing(self._got(queue)) as got:
+                with self._getting(queue) as got:
                     yield from itertools.islice(got, limit)
 
-    def take(self, queue: str, wanted: Callable[[Delivery], bool]) -> Iterator[Delivery]:
-        """Holds the messages of a queue that are wanted, to be settled by their tags; the rest stays.
+    def take(self, queue: str, wanted: Callable[[Delivery], bool], limit: int, size: int) -> Generator[list[Delivery]]:
+        """Holds messages of a queue that are wanted, at most `limit`, in lists of `size`; the rest stays.
 
-        What isn't settled when the iterator is closed goes back.
+        Settle a list by its tags before the next: what isn't settled when the iterator ends or is closed goes back.
         """
-        look = partial(self._picked, queue, wanted) if self.broker.embedded else partial(self._got, queue)
-        with translated(self.broker), closing(look()) as found:
-            yield from filter(wanted, found)
+        look = partial(self._picking, queue, wanted) if self.broker.embedded else partial(self._getting, queue)
+        with translated(self.broker), look() as found:
+            meant = itertools.islice(filter(wanted, found), limit)
+            while held := list(itertools.islice(meant, size)):
+                yield held
 
     def close(self) -> None:
         """Closes the connections; what is unsettled goes back. Closing a lost session is fine."""
@@ -350,35 +339,36 @@ class Session:
             if len(raws) < size:
                 return
 
-    def _picked(self, queue: str, wanted: Callable[[Delivery], bool]) -> Generator[Delivery]:
+    @contextmanager
+    def _picking(self, queue: str, wanted: Callable[[Delivery], bool]) -> Generator[Iterator[Delivery]]:
+        # What somebody else has taken since it was seen can't be picked, and is passed over.
+        seen = (one.tag for one in self._browse_store(queue, None, newest_first=False) if wanted(one))
+        raws = (raw for cursor in seen if (raw := self._channel.pick(queue, cursor)) is not None)
         taken: list[int] = []
         try:
-            for seen in self._browse_store(queue, None, newest_first=False):
-                raw = self._channel.pick(queue, seen.tag) if wanted(seen) else None
-                if raw is not None:
-                    delivery = self._delivery(self._channel, queue, raw)
-                    taken.append(delivery.tag)
-                    yield delivery
+            yield self._noted(self._channel, queue, raws, taken)
         finally:
             self.settle([Settled(tag, "return") for tag in taken if tag in self._held])
 
-    def _got(self, queue: str) -> Generator[Delivery]:
+    @contextmanager
+    def _getting(self, queue: str) -> Generator[Iterator[Delivery]]:
         # Closing the channel gives everything back in its place; a requeue would move it to the back.
         taken: list[int] = []
         with self._scratch() as channel:
+            got = (channel.basic_get(queue) for _ in range(wire.ready(channel, queue)))
             try:
-                for _ in range(wire.ready(channel, queue)):
-                    raw = channel.basic_get(queue)
-                    if raw is None:
-                        break
-                    delivery = self._delivery(channel, queue, raw)
-                    taken.append(delivery.tag)
-                    yield delivery
+                yield self._noted(channel, queue, itertools.takewhile(lambda raw: raw is not None, got), taken)
             finally:
                 returned = [tag for tag in taken if self._held.pop(tag, None)]
                 expected = wire.ready(channel, queue) + len(returned)
         if returned:
             self._wait_returned(queue, expected)
+
+    def _noted(self, channel: Any, queue: str, raws: Iterable[Any], taken: list[int]) -> Iterator[Delivery]:
+        for raw in raws:
+            delivery = self._delivery(channel, queue, raw)
+            taken.append(delivery.tag)
+            yield delivery
 
     def _wait_returned(self, queue: str, expected: int) -> None:
         # A quorum queue learns of the closed channel a few milliseconds later (tried on 3.10): who looks again at once

@@ -8,7 +8,7 @@ import pytest
 
 from busworker import copies
 from busworker.broker import topology
-from busworker.broker.session import Session
+from busworker.broker.session import Counts, Session
 from busworker.message import Delivery, Outgoing, read_envelope
 from busworker.outcome import Error, WorkerInfo
 from tests.support import Command, Home
@@ -144,6 +144,23 @@ def test_replay_of_an_id_takes_all_of_its_deaths(bury: Bury, dead: Dead) -> None
     assert dead("replay", "m1").stdout == "replayed 2\n"
     assert dead("replay", "--everywhere", "--json").stdout == '{"replayed":1}\n'
     assert dead("replay", "email").stdout == "replayed 0\n"
+
+
+def test_a_replay_beside_a_drop_leaves_out_what_is_gone_meanwhile(
+    bury: Bury, command: Command, broker_url: str, keeper: Session
+) -> None:
+    bury("a", "m")
+    work = topology.work_queue("user.registered", "email", "a")
+    queue = topology.dead_queue(work)
+    (letter,) = keeper.browse(queue)
+    keeper.publish([Outgoing("", queue, letter.body, {"message_id": f"m{n}"}, letter.headers) for n in range(999)])
+    options = ("--everywhere", "--json", "--broker", broker_url)
+    replaying, dropping = command.start("dead", "replay", *options), command.start("dead", "drop", "--yes", *options)
+    assert (replaying.wait(), dropping.wait()) == (0, 0), replaying.stderr + dropping.stderr
+    replayed, dropped = json.loads(replaying.stdout)["replayed"], json.loads(dropping.stdout)["dropped"]
+    assert replayed + dropped == 1000
+    assert keeper.counts(queue) == Counts(0, 0)
+    assert keeper.counts(work) == Counts(replayed, 0)
 
 
 def test_replay_is_limited(bury: Bury, dead: Dead) -> None:

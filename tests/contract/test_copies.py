@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from busworker import outcome as how
 from busworker.broker.session import Session
 from busworker.broker.topology import EXCHANGE, dead_queue
 from busworker.letters import Filter, read_letter
-from busworker.message import Delivery
+from busworker.message import Delivery, Outgoing
 from busworker.outcome import Error
 from tests.contract.bench import FAILED, Bench, ack, end, event, events, fetched, ids, queued, wait_ready
 from tests.support import wait_until
@@ -241,3 +242,25 @@ def test_a_kombu_producer_can_publish_to_a_subscription(bench: Bench, work: str)
     (delivery,) = fetched(bench.consumer(work), 1)
     assert json.loads(delivery.body) == {"user_id": 1}
     assert (delivery.properties["content_type"], delivery.headers) == ("application/json", {"trace": "t"})
+
+
+class Interrupted(Session):
+    """Somebody else drops a dead letter after this session has counted them, and before it takes them."""
+
+    def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Iterator[Delivery]:
+        yield from super().browse(queue, limit=limit, newest_first=newest_first)
+        other = Session(self.broker.url)
+        deadletters.drop(other, [queue], Filter(frozenset({"m1"})), None)
+        other.close()
+
+
+def test_a_dead_letter_that_is_gone_meanwhile_is_neither_dropped_nor_counted(
+    bench: Bench, session: Session, work: str
+) -> None:
+    dead = dead_queue(work)
+    session.publish([Outgoing("", dead, b"1", {"message_id": f"m{number}"}, {}) for number in range(3)])
+    wait_ready(session, dead, 3)
+    interrupted = Interrupted(bench.url)
+    assert deadletters.drop(interrupted, [dead], Filter(), None) == 2
+    interrupted.close()
+    wait_ready(session, dead, 0)

@@ -78,8 +78,8 @@ def test_what_is_held_is_not_browsed(bench: Bench, session: Session, work: str) 
 def test_taking_settles_what_is_wanted_and_leaves_the_rest(bench: Bench, session: Session, work: str) -> None:
     session.publish(events(5))
     wait_ready(session, work, 5)
-    taken = session.take(work, lambda delivery: delivery.properties["message_id"] in ("m1", "m3"))
-    for delivery in taken:
+    taken = session.take(work, lambda delivery: delivery.properties["message_id"] in ("m1", "m3"), 5, 1)
+    for (delivery,) in taken:
         session.settle([ack(delivery)])
     assert ids(queued(session, work, 3)) == ["m0", "m2", "m4"]
 
@@ -87,8 +87,8 @@ def test_taking_settles_what_is_wanted_and_leaves_the_rest(bench: Bench, session
 def test_what_was_taken_and_not_settled_goes_back_when_taking_ends(session: Session, work: str) -> None:
     session.publish(events(4))
     wait_ready(session, work, 4)
-    with closing(session.take(work, any_)) as taken:
-        first, second = next(taken), next(taken)
+    with closing(session.take(work, any_, 4, 2)) as taken:
+        first, second = next(taken)
         session.settle([ack(second)])
     assert (first.properties["message_id"], second.properties["message_id"]) == ("m0", "m1")
     assert ids(queued(session, work, 3)) == ["m0", "m2", "m3"]
@@ -97,8 +97,16 @@ def test_what_was_taken_and_not_settled_goes_back_when_taking_ends(session: Sess
 def test_a_take_that_is_exhausted_gives_back_what_was_not_settled(session: Session, work: str) -> None:
     session.publish(events(3))
     wait_ready(session, work, 3)
-    assert ids(list(session.take(work, any_))) == ["m0", "m1", "m2"]
+    assert [ids(held) for held in session.take(work, any_, 5, 2)] == [["m0", "m1"], ["m2"]]
     assert ids(queued(session, work, 3)) == ["m0", "m1", "m2"]
+
+
+def test_what_is_taken_last_can_be_settled_although_there_was_less_than_asked_for(session: Session, work: str) -> None:
+    session.publish(events(3))
+    wait_ready(session, work, 3)
+    for held in session.take(work, any_, 5, 2):
+        session.settle([ack(delivery) for delivery in held])
+    wait_ready(session, work, 0)
 
 
 def test_waiting_counts_retries_of_one_subscription_over_all_steps(engine: Bench) -> None:
