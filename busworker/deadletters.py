@@ -128,13 +128,12 @@ def drop_oldest(session: Session, queue: str, *, before: float | None, keep: int
         if place >= surplus and (before is None or not fits(letter, aged)):
             break
         gone.add((letter.id, letter.dead_at))
-    if not gone:
-        return 0
+    done = 0
     # By what they are, not by their number: others may take some away meanwhile.
-    taken = session.take(queue, lambda delivery: _identity(delivery) in gone)
-    batch = list(itertools.islice(taken, len(gone)))
-    session.settle([_acknowledged(delivery) for delivery in batch])
-    return len(batch)
+    for batch in session.take(queue, lambda delivery: _identity(delivery) in gone, len(gone), BATCH):
+        session.settle([_acknowledged(delivery) for delivery in batch])
+        done += len(batch)
+    return done
 
 
 def _identity(delivery: Delivery) -> tuple[str | None, str | None]:
