@@ -20,8 +20,9 @@ from amqp.basic_message import Message as AmqpMessage
 
 from busworker.broker import topology, wire
 from busworker.broker.confirms import CONFIRM_TIMEOUT, Confirms
-from busworker.broker.connection import CONNECT_TIMEOUT, Broker, connect, parse, translated
+from busworker.broker.connection import CONNECT_TIMEOUT, connect, translated
 from busworker.broker.declarer import Declarer
+from busworker.brokers import Broker, parse
 from busworker.errors import BrokerUnavailable, ConfigurationError
 from busworker.message import Delivery, Outgoing
 from busworker.transports import store_exists

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from busworker.brokers import parse
 from busworker.cli.output import size
 from busworker.errors import BrokerUnavailable, ConfigurationError
 
@@ -20,8 +21,7 @@ def check_store(url: str, *, repair: bool) -> None:
         BrokerUnavailable: there is no store, it can't be read, or it isn't whole (any more).
         ConfigurationError: the broker isn't embedded.
     """
-    from busworker.broker.connection import parse  # so that --help stays quick
-    from busworker.broker.topology import UNROUTED
+    from busworker.broker.topology import UNROUTED  # so that --help stays quick
     from busworker.transports.engine import checkup, location
 
     broker = parse(url)[0]

@@ -14,9 +14,9 @@ from typing import Any, Self
 import kombu
 
 from busworker import outcome as how
-from busworker.broker.connection import EMBEDDED
 from busworker.broker.session import Counts, Session, Settled
 from busworker.broker.topology import EXCHANGE
+from busworker.brokers import EMBEDDED
 from busworker.bus import Bus
 from busworker.consumer.dispatch import Held
 from busworker.consumer.settling import Ended, step

@@ -8,8 +8,8 @@ import pytest
 from amqp.basic_message import Message as AmqpMessage
 from amqp.exceptions import NotFound, PreconditionFailed
 
-from busworker.broker.connection import EMBEDDED
 from busworker.broker.session import Counts
+from busworker.brokers import EMBEDDED
 from busworker.errors import TopologyMismatch
 from tests.contract.bench import Bench
 from tests.support import wait_until

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from kombu.exceptions import OperationalError
 
 from busworker.broker import connection
-from busworker.broker.connection import AMQP, EMBEDDED, Broker, parse, translated
+from busworker.broker.connection import translated
+from busworker.brokers import AMQP, EMBEDDED, Broker, parse
 from busworker.errors import BrokerUnavailable, ConfigurationError, TopologyMismatch
 
 
