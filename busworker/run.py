@@ -16,6 +16,7 @@ import msgspec
 import setproctitle
 
 from busworker import logs, places
+from busworker.brokers import parse
 from busworker.declaration import ServiceSpec
 from busworker.errors import AlreadyRunning, ConfigurationError
 from busworker.run_options import StartOptions
@@ -41,11 +42,13 @@ def supervise(options: StartOptions) -> int:
         AlreadyRunning: the same service, broker and instance runs already; nothing was touched.
         BrokerUnavailable, TopologyMismatch: the embedded store can't be opened. A broker elsewhere is not
             tried here: its consumers go on trying, and report what trying doesn't help.
-        ConfigurationError: a folder or a scoreboard can't be used, or processes of an earlier run don't go.
+        ConfigurationError: the broker's URL is wrong, a folder or a scoreboard can't be used, or processes of an
+            earlier run don't go.
 
     Guarantees:
         Call it in the main thread of a process that may fork. No child outlives it, whatever ends it.
     """
+    parse(options.broker)  # before anything is made or forked for a broker that nobody knows
     service = _chosen(options)
     logs.setup(options.log_level, options.log_format, f"supervisor {service.name}")
     key = places.instance_key(service.name, options.broker, options.instance)

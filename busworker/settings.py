@@ -62,8 +62,10 @@ class Setting(Generic[T]):
 
 
 def _text(value: object, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"{where}: {value!r} is no text: give one")
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{where}: {value!r} is no text: write it in quotes")
+    if not value.strip():
+        raise ConfigurationError(f"{where} is empty: give a value, or leave it out")
     return value.strip()
 
 

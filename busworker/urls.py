@@ -35,7 +35,7 @@ def bus_identity(url: str) -> str:
 
 def holds_back(url: str) -> bool:
     """Whether the broker of that URL can hold a message back until it is due: so far the embedded ones."""
-    return urlsplit(url).scheme not in _PORTS
+    return url.partition(":")[0].strip().lower() not in _PORTS
 
 
 def _identity(url: str) -> str:

@@ -6,6 +6,7 @@ import click
 
 from busworker import settings
 from busworker.application import load, not_enforced, require_channels
+from busworker.brokers import parse
 from busworker.bus import Bus
 from busworker.channel import Channel, Subscription
 from busworker.cli.ending import complain
@@ -35,8 +36,10 @@ def check(app: str | None, app_option: str | None, broker: str | None, store: bo
         return
     bus = load(require_app(app or app_option))
     require_channels(bus)
+    url = settings.broker_of(bus.broker, broker)
+    parse(url)
     click.echo(f"service {bus.name}")
-    click.echo(f"broker  {cell(hide_password(settings.broker_of(bus.broker, broker)))}")
+    click.echo(f"broker  {cell(hide_password(url))}")
     for channel in bus.channels.values():
         _show(bus, channel)
     for line in not_enforced(bus):

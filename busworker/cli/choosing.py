@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import click
 
 from busworker import settings
+from busworker.brokers import parse
 from busworker.cli.options import F, app_of, app_option, broker_option, setting_option
 from busworker.ipc.control import Instance, NotRunning, running
 from busworker.urls import bus_identity, hide_password
@@ -53,7 +54,11 @@ def the_service(service: str | None, instance: str | None, app: str | None, brok
 
 
 def wanted(service: str | None, instance: str | None, app: str | None, broker: str | None) -> Wanted:
-    """What the options and settings say. The application is imported only if that is needed."""
+    """What the options and settings say. The application is imported only if that is needed.
+
+    Raises:
+        ConfigurationError: the broker's URL is wrong.
+    """
     name = settings.find(settings.SERVICE, service)
     declared = None
     if name is None and (where := app_of(app)) is not None:
@@ -64,7 +69,10 @@ def wanted(service: str | None, instance: str | None, app: str | None, broker: s
     chosen = settings.stated(settings.INSTANCE, instance)
     if name is not None and chosen is None:
         chosen = settings.INSTANCE.default
-    return Wanted(name, chosen, settings.stated(settings.BROKER, broker, declared))
+    url = settings.stated(settings.BROKER, broker, declared)
+    if url is not None:
+        parse(url)
+    return Wanted(name, chosen, url)
 
 
 def choose(found: Sequence[Instance], wanted: Wanted) -> Instance:

@@ -13,6 +13,7 @@ import click
 
 from busworker import settings
 from busworker.application import Application, codec_of, load_application
+from busworker.brokers import parse
 from busworker.bus import Bus
 from busworker.cli.ending import complain
 from busworker.cli.lines import MOST, Stored, documents, publish_all, read_document
@@ -64,6 +65,7 @@ def publish(
         raise click.UsageError("--id names one message: it can't be used with -")
     application = None if (where := app_of(app)) is None else load_application(where)
     url = settings.broker_of(application.bus.broker if application else None, broker)
+    parse(url)
     check = _codec(application, topic)
     with _sender(url) as bus:
         send = _publishing(bus, topic, dict(headers), envelope)

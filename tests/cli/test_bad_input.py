@@ -162,3 +162,23 @@ def test_a_document_is_published_without_any_output(command: Command, home: Home
     done = subprocess.run(["/bin/sh", "-c", script], cwd=home.path, env=home.env, timeout=30, check=False)
     assert done.returncode == 0
     assert stored(command) == 1
+
+
+@pytest.mark.parametrize("args", ["start app", "check app", "publish sold 1", "publish sold -", "status", "dead list"])
+@pytest.mark.parametrize(("broker", "says"), [("amqp://[", "'amqp://[' is no URL"), ("foo://", "amqps://host")])
+def test_a_broker_that_cannot_be_is_78_before_anything_is_done(
+    command: Command, home: Home, args: str, broker: str, says: str
+) -> None:
+    home.write("app.py", GOOD)
+    done = command.run(*args.split(), "--broker", broker)
+    assert (done.returncode, done.stdout) == (78, ""), done.stderr
+    assert says in one_line(done.stderr)
+    assert list(home.state.iterdir()) == []
+
+
+@pytest.mark.parametrize("args", ["start app", "publish sold 1", "status", "dead list"])
+def test_an_empty_option_is_named(command: Command, home: Home, args: str) -> None:
+    home.write("app.py", GOOD)
+    done = command.run(*args.split(), "--broker", "")
+    assert done.returncode == 2
+    assert "--broker is empty: give a value, or leave it out" in one_line(done.stderr)
