@@ -70,21 +70,23 @@ def publish(
     with _sender(url) as bus:
         send = _publishing(bus, topic, dict(headers), envelope)
         if document == "-":
-            _publish_lines(sys.stdin.buffer, check, send)
+            number = _publish_lines(sys.stdin.buffer, check, send)
         else:
             raw = sys.stdin.buffer.read(MOST) if document is None else document.encode(errors="surrogateescape")
             click.echo(send(read_document(raw, check)).wait().id)
-        if envelope["delay"] is None:  # a delayed one is routed when it is due
+            number = 1
+        if number and envelope["delay"] is None:  # a delayed one is routed when it is due
             _warn_if_unrouted(url, topic)
 
 
-def _publish_lines(stream: BinaryIO, check: Codec[Any], send: Callable[[bytes], Receipt]) -> None:
+def _publish_lines(stream: BinaryIO, check: Codec[Any], send: Callable[[bytes], Receipt]) -> int:
     stored = Stored()
     try:
         with counting("stored") as told:
             publish_all(documents(stream, check), send, stored, told)
     finally:
         click.echo(stored.count)
+    return stored.count
 
 
 def _publishing(

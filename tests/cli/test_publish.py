@@ -112,3 +112,8 @@ def test_the_option_wins_over_the_variable(command: Command, home: Home, broker:
     assert command.run("publish", "a", "1", "--broker", broker, env=env).returncode == 0
     assert not (home.path / "other").exists()
     assert len(stored(command)) == 1
+
+
+def test_no_line_at_all_stores_nothing_and_needs_no_store(command: Command) -> None:
+    done = command.run("publish", "order.placed", "-", input="")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
