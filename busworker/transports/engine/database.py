@@ -98,7 +98,8 @@ class Database:
         """Closes the connection; the next use opens it again."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with self._use:
+                connection.close()
 
     def leave(self) -> None:
         """In a forked child: leaves the parent's connection alone for ever, even at the end of the interpreter."""
@@ -125,7 +126,9 @@ class Database:
     def write_back(self) -> None:
         """Writes the log back into the file, as far as readers and the disk allow now."""
         try:
-            self._open().wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            connection = self._open()
+            with self._use:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except (apsw.BusyError, apsw.FullError, apsw.IOError):
             pass
 

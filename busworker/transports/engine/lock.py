@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 from busworker.errors import BrokerUnavailable
@@ -92,14 +93,16 @@ class WriteLock:
 
 
 class InUse:
-    """Held by a thread while it uses a connection to read: a fork waits for its end.
+    """Held by a thread while it uses a connection to read, or closes it: a fork waits for its end.
 
-    A child forked within a read would find locks of SQLite's own held for ever. Take the write lock before, not within.
+    A child forked within would find locks of SQLite's own held for ever. Take the write lock before, not within; the
+    same thread may take this one again.
     """
 
     def __init__(self) -> None:
-        self._threads = threading.Lock()
-        _uses.add(self)
+        self._threads = threading.RLock()
+        with _registry:
+            _uses.add(self)
 
     def __enter__(self) -> None:
         self._threads.acquire()
@@ -117,7 +120,7 @@ class InUse:
 
     def renew_after_fork(self) -> None:
         """In a forked child: nobody uses it."""
-        self._threads = threading.Lock()
+        self._threads = threading.RLock()
 
 
 def of(path: Path) -> WriteLock:
@@ -135,30 +138,39 @@ def _try(descriptor: int) -> bool:
 
 
 def _hold_over_fork() -> None:
-    # In the order in which writers take them.
-    _held.extend(held for held in _everything() if held.hold_over_fork())
+    # In the order in which writers take them. Each kind is listed when no other can come: to make one takes the
+    # registry, and to open a connection the write lock.
+    if _registry.acquire(timeout=PATIENCE):
+        _held_registry.append(_registry)
+    _hold(list(_locks.values()))
+    _hold(list(_uses))
+
+
+def _hold(those: Sequence[WriteLock | InUse]) -> None:
+    _held.extend([lock for lock in those if lock.hold_over_fork()])
 
 
 def _release_after_fork() -> None:
     while _held:
         _held.pop().release_after_fork()
+    while _held_registry:
+        _held_registry.pop().release()
 
 
 def _renew_after_fork() -> None:
     global _registry  # noqa: PLW0603  a lock that another thread held at the fork is never released in the child
     _registry = threading.Lock()
+    _held_registry.clear()
     _held.clear()
-    for held in _everything():
+    everything: list[WriteLock | InUse] = [*_locks.values(), *_uses]
+    for held in everything:
         held.renew_after_fork()
-
-
-def _everything() -> list[WriteLock | InUse]:
-    return [*_locks.values(), *_uses]
 
 
 _locks: dict[Path, WriteLock] = {}
 _uses: weakref.WeakSet[InUse] = weakref.WeakSet()
 _held: list[WriteLock | InUse] = []
+_held_registry: list[threading.Lock] = []
 """The locks held over the fork that is under way."""
 _registry = threading.Lock()
 os.register_at_fork(before=_hold_over_fork, after_in_parent=_release_after_fork, after_in_child=_renew_after_fork)
