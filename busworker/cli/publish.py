@@ -18,6 +18,7 @@ from busworker.bus import Bus
 from busworker.cli.ending import complain
 from busworker.cli.lines import MOST, Stored, documents, publish_all, read_document
 from busworker.cli.options import DURATION, app_of, app_option, broker_option, checked
+from busworker.cli.output import cell
 from busworker.cli.progress import counting
 from busworker.errors import ConfigurationError
 from busworker.message import HeaderValue
@@ -73,7 +74,7 @@ def publish(
             number = _publish_lines(sys.stdin.buffer, check, send)
         else:
             raw = sys.stdin.buffer.read(MOST) if document is None else document.encode(errors="surrogateescape")
-            click.echo(send(read_document(raw, check)).wait().id)
+            click.echo(cell(send(read_document(raw, check)).wait().id))
             number = 1
         if number and envelope["delay"] is None:  # a delayed one is routed when it is due
             _warn_if_unrouted(url, topic)

@@ -117,3 +117,9 @@ def test_the_option_wins_over_the_variable(command: Command, home: Home, broker:
 def test_no_line_at_all_stores_nothing_and_needs_no_store(command: Command) -> None:
     done = command.run("publish", "order.placed", "-", input="")
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+def test_an_id_that_is_printed_drives_no_terminal(command: Command) -> None:
+    done = command.run("publish", "order.placed", "1", "--id", "a\x1b[31m\u202eb")
+    assert (done.returncode, done.stdout) == (0, "a\\x1b[31m\\u202eb\n")
+    assert stored(command)[0]["id"] == "a\x1b[31m\u202eb"
