@@ -20,12 +20,14 @@ from busworker import logs
 from busworker.bus import Bus, importing
 from busworker.errors import ApplicationError
 from busworker.payload import Codec
+from busworker.plain import told
 from busworker.topic import Topic
 
 log = logging.getLogger("busworker.application")
 
 ATTRIBUTE = "bus"
 _FORM = "write module[:attribute] or file.py[:attribute]"
+_ELSEWHERE = "change to a folder that exists"
 _OURS = str(Path(__file__).parent)
 
 
@@ -57,7 +59,9 @@ def load(spec: str) -> Bus:
 def load_application(spec: str) -> Application:
     """As `load`, with the modules."""
     place, _, attribute = spec.partition(":")
-    _make_importable(Path.cwd())
+    here = _current_folder()
+    if here is not None:
+        _make_importable(here)
     module = _file(place) if place.endswith(".py") or "/" in place else _module(place, f"application {spec!r}")
     bus = _bus(module, attribute or ATTRIBUTE)
     imported = [_module(name, f"imports of service {bus.name}") for name in bus.imports]
@@ -112,6 +116,8 @@ def codec_of(application: Application, topic: str) -> Codec[object] | None:
 
 
 def _file(place: str) -> ModuleType:
+    if not Path(place).is_absolute() and _current_folder() is None:
+        raise ApplicationError(f"application {place!r}: the current folder was removed: {_ELSEWHERE}")
     path = Path(place).absolute()
     if not path.is_file():
         raise ApplicationError(f"application {place!r}: there is no such file; {_FORM}")
@@ -141,12 +147,12 @@ def _module(name: str, what: str) -> ModuleType:
 
 def _why(name: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+        if _current_folder() is None:
+            return f"there is no module {error.name!r}, and the current folder was removed: {_ELSEWHERE}"
         return f"there is no module {error.name!r}: run this in the folder that holds it, or install it; {_FORM}"
-    said = " ".join(str(error).split())
-    told = f"{type(error).__name__}: {said}" if said else type(error).__name__
     place = _place(error)
     where = f" at {place}" if place else ""
-    return f"importing {name!r} raised {told}{where}: mend that (BUSWORKER_LOG_LEVEL=debug shows the traceback)"
+    return f"importing {name!r} raised {told(error)}{where}: mend that (BUSWORKER_LOG_LEVEL=debug shows the traceback)"
 
 
 def _place(error: BaseException) -> str | None:
@@ -169,9 +175,17 @@ def _is_library(file: str) -> bool:
 def _bus(module: ModuleType, attribute: str) -> Bus:
     value: object = module
     for part in attribute.split("."):
-        if not hasattr(value, part):
-            raise ApplicationError(f"module {module.__name__!r} has no attribute {attribute!r}; {_others(module)}")
-        value = getattr(value, part)
+        try:
+            value = getattr(value, part)
+        except AttributeError as error:
+            raise ApplicationError(
+                f"module {module.__name__!r} has no attribute {attribute!r}; {_others(module)}"
+            ) from error
+        except Exception as error:  # a module's own __getattr__ may raise anything
+            log.debug("%s:%s", module.__name__, attribute, exc_info=error)
+            raise ApplicationError(
+                f"application {module.__name__}:{attribute}: looking that up raised {told(error)}: mend that"
+            ) from error
     if not isinstance(value, Bus):
         raise ApplicationError(f"{module.__name__}:{attribute} is {_kind(value)} and no Bus; {_others(module)}")
     return value
@@ -186,6 +200,14 @@ def _others(module: ModuleType) -> str:
 
 def _kind(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+
+
+def _current_folder() -> Path | None:
+    """None if it was removed, or can't be told."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def _make_importable(folder: Path) -> None:

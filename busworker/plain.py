@@ -25,6 +25,15 @@ def escaped_json(document: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", document)
 
 
+def told(error: BaseException) -> str:
+    """An exception in one line: its type, and its text if it has one that can be had."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception as broken:  # noqa: BLE001  an application's __str__ may raise anything
+        text = f"(its text can't be had: {type(broken).__name__})"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def _as_python(match: re.Match[str]) -> str:
     code = ord(match[0])
     return _SHORT.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

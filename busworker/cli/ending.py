@@ -23,7 +23,7 @@ from busworker.errors import (
     TopologyMismatch,
 )
 from busworker.ipc.control import Refused
-from busworker.plain import escaped
+from busworker.plain import escaped, told
 from busworker.urls import hide_password
 
 log = logging.getLogger("busworker.cli")
@@ -133,6 +133,4 @@ def _unexpected(error: Exception) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
-    return (
-        f"unexpected {type(error).__name__}: {error}{place}: please report it with what BUSWORKER_LOG_LEVEL=debug shows"
-    )
+    return f"unexpected {told(error)}{place}: please report it with what BUSWORKER_LOG_LEVEL=debug shows"

@@ -21,6 +21,12 @@ TWICE = GOOD + "bus.channels['stock'].subscribe(sold)(take)\n"
 BAD_TOPIC = GOOD.replace('"sold"', '"Sold out!"')
 RAISES = "import nothing_of_that_name\n"
 LEAVES = "raise SystemExit(0)\n"
+GUARDED = "def __getattr__(name): raise ValueError(f'no {name} here')\n"
+MUTE = """
+class Mute(Exception):
+    def __str__(self): raise RuntimeError
+raise Mute
+"""
 
 
 def one_line(stderr: str) -> str:
@@ -37,7 +43,7 @@ def stored(command: Command) -> int:
     return len(json.loads(listed.stdout)) if listed.returncode == 0 else 0
 
 
-@pytest.mark.parametrize("verb", ["start", "check"])
+@pytest.mark.parametrize("verb", ["start", "start --no-preload", "check"])
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -45,13 +51,15 @@ def stored(command: Command) -> int:
         (LEAVES, ["SystemExit"]),
         (TWICE, ["sold", "shop.stock"]),
         (BAD_TOPIC, ["Sold out!", "a-z"]),
+        (GUARDED, ["app:bus", "ValueError: no bus here"]),
+        (MUTE, ["Mute: (its text can't be had: RuntimeError)", "app.py:4"]),
     ],
 )
 def test_an_application_that_is_wrong_is_78(
     command: Command, home: Home, verb: str, text: str, says: list[str]
 ) -> None:
     home.write("app.py", text)
-    done = command.run(verb, "app")
+    done = command.run(*verb.split(), "app")
     assert done.returncode == 78, done.stderr
     line = one_line(done.stderr)
     assert all(part in line for part in says), line
@@ -182,3 +190,22 @@ def test_an_empty_option_is_named(command: Command, home: Home, args: str) -> No
     done = command.run(*args.split(), "--broker", "")
     assert done.returncode == 2
     assert "--broker is empty: give a value, or leave it out" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize("app", ["app", "app.py", "./app.py:bus"])
+def test_a_current_folder_that_was_removed_is_named(home: Home, app: str) -> None:
+    script = f"mkdir gone && cd gone && rmdir ../gone && exec {executable()} check {app}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], cwd=home.path, env=home.env, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "the current folder was removed: change to a folder that exists" in one_line(done.stderr)
+
+
+def test_an_application_named_in_full_needs_no_current_folder(home: Home) -> None:
+    path = home.write("app.py", GOOD)
+    script = f"mkdir gone && cd gone && rmdir ../gone && exec {executable()} check {path}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], cwd=home.path, env=home.env, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
