@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import contextmanager
 from typing import Protocol, TypeAlias, TypeVar, cast
 
-from busworker.channel import Channel
+from busworker.channel import Channel, name_of
 from busworker.declaration import ChannelSpec, ServiceSpec
 from busworker.errors import ApplicationError, ConfigurationError
 from busworker.headers import checked_headers, short
@@ -144,7 +144,9 @@ class Bus:
         itself fails the attempt. The first one declared is the outermost.
         """
         if not (inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook)):
-            raise ConfigurationError(f"around_attempt takes a generator function; {hook!r} is none: it must yield once")
+            raise ConfigurationError(
+                f"around_attempt takes a generator function; {name_of(hook)} is none: it must yield once"
+            )
         self.around_hooks.append(hook)
         return hook
 

@@ -146,19 +146,27 @@ class Channel:
         self.subscriptions.append(Subscription(spec, codec, handler, dead_on, _wants_message(handler), is_async))
 
 
+def name_of(function: object) -> str:
+    """A function as people know it: by its module and name, if it has some."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    return f"{module}.{name}" if module and name else repr(function)
+
+
 def _wants_message(handler: Handler) -> bool:
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):  # builtins without a signature
         return False
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise ConfigurationError(f"{handler!r} can't be a handler: calling a generator function runs nothing of it")
+        raise ConfigurationError(
+            f"{name_of(handler)} can't be a handler: calling a generator function runs nothing of it"
+        )
     positional = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     wanted = len(positional) > 1 and positional[1].default is inspect.Parameter.empty
     try:
         signature.bind(*((None,) * (2 if wanted else 1)))
     except TypeError as error:
         raise ConfigurationError(
-            f"{handler!r} can't be a handler ({error}): write handler(event) or handler(event, message)"
+            f"{name_of(handler)} can't be a handler ({error}): write handler(event) or handler(event, message)"
         ) from error
     return wanted

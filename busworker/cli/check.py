@@ -8,7 +8,7 @@ from busworker import settings
 from busworker.application import load, not_enforced, require_channels
 from busworker.brokers import parse
 from busworker.bus import Bus
-from busworker.channel import Channel, Subscription
+from busworker.channel import Channel, Subscription, name_of
 from busworker.cli.ending import complain
 from busworker.cli.options import app_of, broker_option, require_app
 from busworker.cli.output import cell, duration, print_table, size
@@ -60,9 +60,4 @@ def _row(subscription: Subscription) -> tuple[object, ...]:
     spec = subscription.spec
     delays = ", ".join(f"{delay:g}" for delay in spec.delays)
     limits = duration(spec.time_limit), duration(spec.kill_after)
-    return spec.topic, _name(subscription.handler), spec.max_attempts, *limits, f"{delays} s"
-
-
-def _name(handler: object) -> str:
-    module, name = getattr(handler, "__module__", None), getattr(handler, "__qualname__", None)
-    return f"{module}.{name}" if module and name else repr(handler)
+    return spec.topic, name_of(subscription.handler), spec.max_attempts, *limits, f"{delays} s"
