@@ -179,16 +179,20 @@ class Bus:
         Raises:
             EncodeError: the event doesn't fit the topic, its body is over 16 MiB, or an id or header can't be sent.
                 Nothing is published.
+            TypeError: `topic` is no Topic.
             ApplicationError: called while the application is being imported by `start` or `check`.
-            ConfigurationError: a delay on `amqp://`, which can't do that yet.
+            ConfigurationError: the delay is no duration, or one on `amqp://`, which can't do that yet.
 
         Guarantees:
             A confirmed message is stored: it survives the death of any process. Messages of one thread are stored in
             their order. Safe in threads and after a fork. Within an attempt the message goes out together with the
             outcome, once the handler has returned, and not at all if the attempt fails.
         """
-        body = topic.codec.encode(event)
-        return self.publish_body(topic.name, body, id, headers, delay, correlation_id, immediately=immediately)
+        try:
+            name, encode = topic.name, topic.codec.encode
+        except AttributeError as error:
+            raise TypeError(f'publish takes a Topic, not {topic!r}: give Topic("name", type of its events)') from error
+        return self.publish_body(name, encode(event), id, headers, delay, correlation_id, immediately=immediately)
 
     def publish_body(
         self,

@@ -109,9 +109,13 @@ class Channel:
         Raises:
             ConfigurationError: the channel handles that topic already, a value is out of its range, or (from the
                 decorator) the function can't be a handler.
+            TypeError: `topic` is neither a Topic nor a Pattern.
         """
         pattern = isinstance(topic, Pattern)
-        name = topic.pattern if isinstance(topic, Pattern) else topic.name
+        try:
+            name = topic.pattern if isinstance(topic, Pattern) else topic.name
+        except AttributeError as error:
+            raise TypeError(f"subscribe takes a Topic or a Pattern, not {topic!r}") from error
         if any(subscription.spec.topic == name for subscription in self.subscriptions):
             raise ConfigurationError(
                 f"channel {self._service}.{self.name} subscribes twice to {name!r}: use a second channel"

@@ -14,12 +14,14 @@ HEADERS_LIMIT = 64 * 1024
 """Bytes; AMQP sends all headers in one frame, and a dead letter adds up to 8 KiB of ours."""
 
 
-def short(value: str, what: str) -> str:
+def short(value: object, what: str) -> str:
     """The text itself, if it can be a property or the name of a header.
 
     Raises:
-        EncodeError: it has not 1 to 255 bytes (AMQP 0-9-1, 4.2.5.3: short strings).
+        EncodeError: it is no text, or has not 1 to 255 bytes (AMQP 0-9-1, 4.2.5.3: short strings).
     """
+    if not isinstance(value, str):
+        raise EncodeError(f"{what}={value!r} is no text but of type {type(value).__name__}: give str")
     try:
         if 0 < len(value.encode()) <= 255:
             return value
@@ -36,6 +38,7 @@ def checked_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, Head
     """
     if not headers:
         return {}
+    _check_mapping(headers)
     for name in headers:
         if short(name, "the name of a header").startswith(OWN_PREFIX):
             raise EncodeError(f"header {name!r}: names that start with {OWN_PREFIX!r} are busworker's own")
@@ -48,6 +51,11 @@ def checked_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, Head
     if taken > HEADERS_LIMIT:
         raise EncodeError(f"the headers have {taken:,} bytes, over the limit of {HEADERS_LIMIT:,}")
     return dict(headers)
+
+
+def _check_mapping(headers: object) -> None:
+    if not isinstance(headers, Mapping):
+        raise EncodeError(f"headers={headers!r} are of type {type(headers).__name__}: give a dict")
 
 
 def _check_header(name: str, value: object) -> None:

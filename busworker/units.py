@@ -19,7 +19,7 @@ def seconds(value: float | str, what: str, *, least: float = 0) -> float:
     Raises:
         ConfigurationError: it is none, less than `least`, or over 31 years; `what` is named.
     """
-    number = _parsed(value, _DURATION, "s") if isinstance(value, str) else value
+    number = _parsed(value, _DURATION, "s") if isinstance(value, str) else _number(value)
     if number is None or not least <= number <= _LONGEST:
         raise ConfigurationError(f'{what}={value!r}: give seconds of at least {least:g}, or a text like "10m"')
     return float(number)
@@ -31,10 +31,14 @@ def size(value: int | str, what: str) -> int:
     Raises:
         ConfigurationError: it is none, or not positive; `what` is named.
     """
-    number = _parsed(value, _SIZE, "b") if isinstance(value, str) else value
+    number = _parsed(value, _SIZE, "b") if isinstance(value, str) else _number(value)
     if number is None or not 1 <= number < _LARGEST:
         raise ConfigurationError(f'{what}={value!r}: give a positive number of bytes, or a text like "512MB"')
     return int(number)
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) else None
 
 
 def _parsed(text: str, units: dict[str, float] | dict[str, int], default: str) -> float | None:

@@ -2,8 +2,10 @@
 
 import functools
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -358,10 +360,32 @@ def test_an_event_that_does_not_fit_is_not_published(bus: Bus, outbox: Outbox) -
     assert not outbox.sent
 
 
-@pytest.mark.parametrize("delay", [-1, "later", float("nan")])
-def test_a_bad_delay_is_refused(bus: Bus, outbox: Outbox, delay: float | str) -> None:
+@pytest.mark.parametrize("topic", ["user.registered", None, Registered, Pattern("user.*")])
+def test_only_a_topic_is_published_to(bus: Bus, outbox: Outbox, topic: Any) -> None:
+    with pytest.raises(TypeError, match=r"^publish takes a Topic, not .*: give Topic\("):
+        bus.publish(topic, EVENT)
+    assert not outbox.sent
+
+
+def test_only_a_topic_or_a_pattern_is_subscribed_to(bus: Bus) -> None:
+    wrong: Any = "user.registered"
+    with pytest.raises(TypeError, match=r"^subscribe takes a Topic or a Pattern, not 'user.registered'$"):
+        bus.channel("c").subscribe(wrong)
+
+
+@pytest.mark.parametrize("delay", [-1, "later", float("nan"), timedelta(1), [3]])
+def test_a_bad_delay_is_refused(bus: Bus, outbox: Outbox, delay: Any) -> None:
     with pytest.raises(ConfigurationError, match="delay"):
         bus.publish(registered, EVENT, delay=delay)
+    assert not outbox.sent
+
+
+@pytest.mark.parametrize("value", [5, b"m1", uuid.UUID(int=1), ["m1"]])
+@pytest.mark.parametrize("where", ["id", "correlation_id"])
+def test_an_id_that_is_no_text_is_refused(bus: Bus, outbox: Outbox, where: str, value: object) -> None:
+    ids: dict[str, Any] = {where: value}
+    with pytest.raises(EncodeError, match=f"is no text but of type {type(value).__name__}: give str$"):
+        bus.publish(registered, EVENT, **ids)
     assert not outbox.sent
 
 
@@ -385,12 +409,17 @@ def test_an_id_that_amqp_cannot_carry_is_refused(bus: Bus, outbox: Outbox, where
         {"a": "\ud800"},
         {"a": 2**63},
         {"a": object()},
+        {1: 2},
+        {None: 2},
+        "a=1",
+        [("a", 1)],
+        7,
         {"a": {1: 2}},
         {"a": [{"b": {3}}]},
         {"a": "x" * HEADERS_LIMIT},
     ],
 )
-def test_headers_that_cannot_be_sent_are_refused(bus: Bus, outbox: Outbox, headers: dict[str, Any]) -> None:
+def test_headers_that_cannot_be_sent_are_refused(bus: Bus, outbox: Outbox, headers: Any) -> None:
     with pytest.raises(EncodeError):
         bus.publish(registered, EVENT, headers=headers)
     assert not outbox.sent
