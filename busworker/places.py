@@ -65,6 +65,11 @@ def lock_path(key: str) -> Path:
     return private_folder(state_dir() / key) / "lock"
 
 
+def lock_file(key: str) -> Path:
+    """As `lock_path`; makes nothing."""
+    return _state_path() / key / "lock"
+
+
 def board_path(key: str, channel: str) -> Path:
     """The scoreboard of a pool; its folder is made."""
     return private_folder(state_dir() / key) / f"{channel}.board"

@@ -5,12 +5,8 @@ The entry points are texts, imported in the child after its fork: no process loa
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 import setproctitle
@@ -18,7 +14,7 @@ import setproctitle
 from busworker import logs, places
 from busworker.brokers import parse
 from busworker.declaration import ServiceSpec
-from busworker.errors import AlreadyRunning, ConfigurationError
+from busworker.ipc.instance import Identity, held
 from busworker.run_options import StartOptions
 from busworker.supervisor.boards import open_board
 from busworker.supervisor.child import freeze
@@ -26,6 +22,7 @@ from busworker.supervisor.leftovers import warn_of_leftovers
 from busworker.supervisor.main import Supervisor
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.probe import probe
+from busworker.urls import hide_password
 
 log = logging.getLogger("busworker.supervisor")
 
@@ -52,7 +49,8 @@ def supervise(options: StartOptions) -> int:
     service = _chosen(options)
     logs.setup(options.log_level, options.log_format, f"supervisor {service.name}")
     key = places.instance_key(service.name, options.broker, options.instance)
-    with _only_instance(places.lock_path(key), service.name, options.instance):
+    who = Identity(service.name, options.instance, hide_password(options.broker), os.getpid())
+    with held(places.lock_path(key), who):
         setproctitle.setproctitle(f"busworker: supervisor {service.name}")
         if options.preload:
             warn_of_leftovers()
@@ -91,27 +89,3 @@ def _orders(options: StartOptions, service: ServiceSpec, key: str) -> Orders:
         consumer_main=CONSUMER_MAIN,
         worker_main=WORKER_MAIN,
     )
-
-
-@contextmanager
-def _only_instance(path: Path, service: str, instance: str) -> Generator[None]:
-    """Holds the instance's lock (flock(2)); children close their copy, so it goes with the supervisor."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"the lock {path} can't be made: {error.strerror}") from error
-    try:
-        _lock(descriptor, service, instance)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, service: str, instance: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise AlreadyRunning(
-            f"service {service} runs already as instance {instance!r} on this broker: "
-            "stop it, or choose another --instance"
-        ) from error

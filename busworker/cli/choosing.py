@@ -10,7 +10,7 @@ import click
 from busworker import settings
 from busworker.brokers import parse
 from busworker.cli.options import F, app_of, app_option, broker_option, setting_option
-from busworker.ipc.control import Instance, NotRunning, running
+from busworker.ipc.control import Instance, NotAnswering, NotRunning, running
 from busworker.urls import bus_identity, hide_password
 
 
@@ -23,8 +23,8 @@ class Wanted:
     broker: str | None = None
 
     def fits(self, found: Instance) -> bool:
-        """Whether it can be that one."""
-        return (
+        """Whether it can be that one; one that doesn't say who it is can be any."""
+        return not found.service or (
             self.service in (None, found.service)
             and self.instance in (None, found.instance)
             and (self.broker is None or bus_identity(self.broker) == bus_identity(found.broker))
@@ -48,6 +48,7 @@ def the_service(service: str | None, instance: str | None, app: str | None, brok
 
     Raises:
         NotRunning: none that fits runs.
+        NotAnswering: its supervisor doesn't answer.
         click.UsageError: several do; the message names them.
     """
     return choose(running(), wanted(service, instance, app, broker))
@@ -78,8 +79,9 @@ def wanted(service: str | None, instance: str | None, app: str | None, broker: s
 def choose(found: Sequence[Instance], wanted: Wanted) -> Instance:
     """The one that fits; see `the_service`."""
     fitting = [instance for instance in found if wanted.fits(instance)]
+    fitting = [instance for instance in fitting if instance.service] or fitting
     if len(fitting) == 1:
-        return fitting[0]
+        return _answering(fitting[0])
     if fitting:
         raise click.UsageError(f"several services run: {_named(fitting)}; choose by --service, --instance, --broker")
     meant = str(wanted)
@@ -87,5 +89,19 @@ def choose(found: Sequence[Instance], wanted: Wanted) -> Instance:
     raise NotRunning(f"no service runs here{f' with {meant}' if meant else ''}{others}: busworker start runs one")
 
 
+def _answering(one: Instance) -> Instance:
+    if one.silent:
+        who = f"service {one.service} (instance {one.instance})" if one.service else f"the service at {one.path}"
+        process = f"process {one.pid}, " if one.pid else ""
+        resume = f"kill -CONT {one.pid or 'PID'}"
+        raise NotAnswering(
+            f"{who} doesn't answer: its supervisor, {process}is stopped ({resume}) or hangs (see its log)"
+        )
+    return one
+
+
 def _named(instances: Sequence[Instance]) -> str:
-    return ", ".join(f"{one.service} (instance {one.instance}, {hide_password(one.broker)})" for one in instances)
+    return ", ".join(
+        f"{one.service} (instance {one.instance}, {hide_password(one.broker)}{', silent' if one.silent else ''})"
+        for one in instances
+    )

@@ -19,6 +19,7 @@ import msgspec
 
 from busworker import places
 from busworker.errors import ConfigurationError, ControlError
+from busworker.ipc.instance import Identity, holder
 
 log = logging.getLogger("busworker.control")
 
@@ -33,6 +34,10 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 class NotRunning(ControlError):
     """Nobody listens on that socket."""
+
+
+class NotAnswering(ControlError):
+    """Somebody listens on that socket, and didn't answer in time. It is unknown whether it did what was asked."""
 
 
 class Refused(ControlError):
@@ -60,23 +65,15 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     exit_code: int = 1
 
 
-class Identity(msgspec.Struct, frozen=True):
-    """The answer to `identify`, as far as it is needed here; `broker` is without its password."""
-
-    service: str
-    instance: str
-    broker: str
-    pid: int
-
-
 class Instance(msgspec.Struct, frozen=True):
-    """A running service and its socket."""
+    """A running service and its socket; `silent`: its supervisor doesn't answer (service "" and pid 0: unknown)."""
 
     service: str
     instance: str
     broker: str
     pid: int
     path: Path
+    silent: bool = False
 
 
 # Both sides
@@ -188,7 +185,8 @@ def ask(path: Path, command: str, arguments: Mapping[str, object], timeout: floa
     Raises:
         NotRunning: nobody listens there.
         Refused: the service answered with an error.
-        ControlError: it didn't answer in time, or not with sense. It is unknown whether it did it.
+        NotAnswering: it didn't answer in time.
+        ControlError: it didn't answer with sense. It is unknown whether it did it.
     """
     until = time.monotonic() + timeout
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -200,13 +198,15 @@ def ask(path: Path, command: str, arguments: Mapping[str, object], timeout: floa
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no service listens at {path}: start it") from error
         except TimeoutError as error:
-            raise ControlError(f"the service at {path} didn't answer {command} within {timeout:g} s") from error
+            raise NotAnswering(f"the service at {path} didn't answer {command} within {timeout:g} s") from error
+        except BlockingIOError as error:  # its backlog is full (connect(2))
+            raise NotAnswering(f"the service at {path} takes no more connections: it answers nobody") from error
         except OSError as error:
             raise ControlError(f"the service at {path} can't be asked: {error}") from error
 
 
 def running() -> list[Instance]:
-    """The services of this user that answer now; a socket that a dead one left is passed over."""
+    """The services of this user that run now, those that don't answer too; what a dead one left is passed over."""
     found = [_identified(path) for path in sorted(places.runtime_dir().glob("*.sock"))]
     return [instance for instance in found if instance is not None]
 
@@ -216,10 +216,28 @@ def _identified(path: Path) -> Instance | None:
         who = msgspec.convert(ask(path, "identify", {}, IDENTIFY_WITHIN), Identity)
     except NotRunning:
         return None
+    except NotAnswering:
+        who = holder(places.lock_file(path.stem)) or Identity("", "", "", listener(path) or 0)
+        return Instance(who.service, who.instance, who.broker, who.pid, path, silent=True)
     except (ControlError, msgspec.ValidationError) as error:
         log.warning("%s", error)
         return None
     return Instance(who.service, who.instance, who.broker, who.pid, path)
+
+
+def listener(path: Path) -> int | None:
+    """The process that listens on a socket; None if none does, 0 if it can't be told which one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(str(path))
+            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return None
+    pid, _, _ = _CREDENTIALS.unpack(raw)
+    return int(pid)
 
 
 def _received(sock: socket.socket, until: float) -> bytes:

@@ -1,6 +1,8 @@
 """`busworker start`, `status`, `scale` and `stop`, on a real service; and how one of several is chosen."""
 
 import json
+import re
+import signal
 from pathlib import Path
 
 import click
@@ -9,7 +11,7 @@ import pytest
 from busworker.cli.choosing import Wanted, choose
 from busworker.cli.start import workers
 from busworker.declaration import ChannelSpec, ServiceSpec
-from busworker.ipc.control import Instance, NotRunning
+from busworker.ipc.control import Instance, NotAnswering, NotRunning
 from tests.support import Command, Home, Service, wait_until
 
 APP = """
@@ -73,6 +75,31 @@ def test_channels_and_numbers_are_chosen_at_the_start(command: Command, app: str
     assert service.wait() == 0
 
 
+@pytest.mark.parametrize("args", ["status", "stop", "scale audit=3", "status --service email"])
+def test_a_service_whose_supervisor_is_stopped_is_named(command: Command, app: str, args: str) -> None:
+    service = command.start("start", app)
+    running(command, service)
+    service.signal(signal.SIGSTOP)
+    done = command.run(*args.split())
+    assert (done.returncode, done.stdout) == (69, "")
+    assert done.stderr.startswith(
+        "busworker: service email (instance default) doesn't answer: its supervisor, process "
+    )
+    assert f"process {service.pid}, is stopped (kill -CONT {service.pid}) or hangs" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    service.signal(signal.SIGCONT)
+    assert service.terminate() == 0
+
+
+def test_a_second_start_names_the_process_of_the_first(command: Command, app: str) -> None:
+    service = command.start("start", app)
+    running(command, service)
+    again = command.run("start", app)
+    assert again.returncode == 73
+    assert f"runs already as instance 'default' on this broker (process {service.pid})" in again.stderr
+    assert service.terminate() == 0
+
+
 # Pure choices
 
 ONE = Instance("email", "default", "memory://default", 1, Path("a"))
@@ -92,6 +119,28 @@ SHOP = Instance("shop", "default", "amqp://u:***@h", 3, Path("c"))
 )
 def test_the_service_that_fits_is_chosen(found: list[Instance], wanted: Wanted, chosen: Instance) -> None:
     assert choose(found, wanted) is chosen
+
+
+SILENT = Instance("email", "default", "memory://default", 8, Path("a"), silent=True)
+NAMELESS = Instance("", "", "", 9, Path("d"), silent=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "said"),
+    [
+        ([SILENT], Wanted(), "service email (instance default) doesn't answer: its supervisor, process 8, is stopped"),
+        ([SILENT, BLUE], Wanted(instance="default"), "service email (instance default) doesn't answer"),
+        ([NAMELESS], Wanted(service="email"), "the service at d doesn't answer: its supervisor, process 9, is"),
+        ([NAMELESS, SHOP], Wanted(service="email"), "the service at d doesn't answer"),
+    ],
+)
+def test_one_that_does_not_answer_is_named(found: list[Instance], wanted: Wanted, said: str) -> None:
+    with pytest.raises(NotAnswering, match=re.escape(said)):
+        choose(found, wanted)
+
+
+def test_one_that_does_not_say_who_it_is_stands_in_nobodys_way() -> None:
+    assert choose([NAMELESS, SHOP], Wanted(service="shop")) is SHOP
 
 
 def test_several_that_fit_are_named() -> None:
