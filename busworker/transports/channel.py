@@ -200,7 +200,10 @@ class Channel(DeclaringChannel):
             amqp.exceptions.PreconditionFailed: there is no such unsettled delivery on this channel.
             BrokerUnavailable: the store can't be written now; calling again is right.
         """
-        self._settle(self._deliveries.named(delivery_tag, multiple=multiple), "acknowledged")
+        if self._transaction is not None and not multiple:
+            self._transaction.acknowledged.append(self._deliveries.settle_one(delivery_tag))
+        else:
+            self._settle(self._deliveries.named(delivery_tag, multiple=multiple), "acknowledged")
 
     def basic_reject(self, delivery_tag: int, requeue: bool) -> None:
         """Gives a delivered message back to its place, or takes it out of the queue to the dead-letter exchange.

@@ -82,6 +82,18 @@ class Deliveries:
             raise PreconditionFailed(f"unknown delivery tag {tag}")
         return tags
 
+    def settle_one(self, tag: int) -> int:
+        """Moves one message from unacknowledged to settled; returns its `seq`.
+
+        Raises:
+            amqp.exceptions.PreconditionFailed: there is no such unsettled delivery.
+        """
+        held = self.unacked.pop(tag, None)
+        if held is None:
+            raise PreconditionFailed(f"unknown delivery tag {tag}")
+        self.settled[tag] = held
+        return held.seq
+
     def settle(self, tags: Iterable[int]) -> None:
         """Moves messages from unacknowledged to settled."""
         for tag in tags:

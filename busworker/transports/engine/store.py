@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 import apsw
+import msgspec
 
 from busworker.errors import BrokerUnavailable
 from busworker.transports.engine import claims, expiry, listing, topology, upkeep, wakeup
@@ -25,6 +26,12 @@ UPKEEP_EVERY = 5.0
 
 IDLE = 0.5
 """Seconds without a transaction of ours after which space may be given back."""
+
+_LOOK = f"""
+SELECT ({expiry.EARLIEST}), EXISTS (
+    SELECT 1 FROM json_each(?) JOIN queue ON name = value JOIN depth ON depth.queue = queue.id WHERE ready > 0
+)
+"""
 
 SHRINK_PAUSE = 0.02
 """Seconds between two steps of that, for others."""
@@ -166,7 +173,6 @@ class Store:
         """
         if self.replaced():
             raise BrokerUnavailable(f"store {self._here.database.path} was removed or replaced")
-        self._move_due()
         if not self._any_ready([name for name, _ in wanted]):
             return []
         claimer = self._claimer()
@@ -303,19 +309,16 @@ class Store:
         version = connection.execute("SELECT topology FROM store").fetchall()[0][0]
         return _current(self._here, integer(version), connection)
 
-    def _move_due(self) -> None:
-        here = self._here
+    def _any_ready(self, queues: Sequence[str]) -> bool:
+        """Moves what is due, and says whether one of the queues has messages then."""
+        here, names = self._here, msgspec.json.encode(queues).decode()
         while True:
-            earliest = self._here.database.read(expiry.EARLIEST)[0][0]
+            earliest, ready = here.database.read(_LOOK, (names,))[0]
             here.due = None if earliest is None else integer(earliest)
             if here.due is None or here.due > now_ms():
-                return
+                return bool(ready)
             with self._transaction(durable=False) as tx:
                 expiry.move_due(tx)
-
-    def _any_ready(self, queues: Sequence[str]) -> bool:
-        query = "SELECT 1 FROM queue JOIN depth ON depth.queue = queue.id WHERE name = ? AND ready > 0"
-        return any(self._here.database.read(query, (name,)) for name in queues)
 
     def _claimer(self) -> int:
         here = self._here
