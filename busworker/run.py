@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from pathlib import Path
 
 import msgspec
 import setproctitle
@@ -14,7 +16,8 @@ import setproctitle
 from busworker import logs, places
 from busworker.brokers import parse
 from busworker.declaration import ServiceSpec
-from busworker.ipc.instance import Identity, held
+from busworker.ipc import control
+from busworker.ipc.instance import Identity, already_running, held
 from busworker.run_options import StartOptions
 from busworker.supervisor.boards import open_board
 from busworker.supervisor.child import freeze
@@ -28,6 +31,8 @@ log = logging.getLogger("busworker.supervisor")
 
 CONSUMER_MAIN = "busworker.consumer.main:main"
 WORKER_MAIN = "busworker.worker.main:main"
+GONE_WITHIN = 0.5
+"""Seconds for the last processes of a killed service to let go of its control socket."""
 PROBE = "busworker.broker.probing:probe"
 EMBEDDED = ("filesystem:", "memory:")
 
@@ -51,6 +56,7 @@ def supervise(options: StartOptions) -> int:
     key = places.instance_key(service.name, options.broker, options.instance)
     who = Identity(service.name, options.instance, hide_password(options.broker), os.getpid())
     with held(places.lock_path(key), who):
+        _refuse_second(places.socket_path(key), who)
         setproctitle.setproctitle(f"busworker: supervisor {service.name}")
         if options.preload:
             warn_of_leftovers()
@@ -58,6 +64,21 @@ def supervise(options: StartOptions) -> int:
         if options.broker.startswith(EMBEDDED):
             probe(PROBE, options.broker)
         return Supervisor(_orders(options, service, key)).run()
+
+
+def _refuse_second(path: Path, who: Identity) -> None:
+    """The lock proves nothing if somebody removed the state folder meanwhile; but then the first one still listens.
+
+    Not at once: a child of a supervisor that was killed may hold its socket for an instant, until it dies too.
+
+    Raises:
+        AlreadyRunning: somebody serves this instance's socket.
+    """
+    until = time.monotonic() + GONE_WITHIN
+    while (pid := control.listener(path)) is not None:
+        if time.monotonic() >= until:
+            raise already_running(who, pid)
+        time.sleep(0.02)
 
 
 def _chosen(options: StartOptions) -> ServiceSpec:

@@ -140,7 +140,8 @@ def _line(answer: Answer) -> bytes:
 def listen(path: Path) -> socket.socket:
     """A listening socket at that path, mode 0600 in a folder of mode 0700; a dead service's is replaced.
 
-    Call it while holding the instance's lock, and before any thread is started (the umask is the process's).
+    Call it while holding the instance's lock, in a process without threads (the umask is the process's). It belongs to
+    whoever calls; a path that is removed meanwhile isn't seen from it.
 
     Raises:
         ConfigurationError: the folder can't be used, or the path is too long for a socket (108 bytes).

@@ -256,5 +256,6 @@ class Owed:
 
     def _write(self) -> None:
         fresh = self._path.with_suffix(".owed.new")
+        fresh.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have removed it under us
         fresh.write_bytes(b"".join(sorted(self.keys)))
         fresh.replace(self._path)

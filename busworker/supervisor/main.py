@@ -8,11 +8,13 @@ there is only one.
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import signal
 import time
 from typing import assert_never
 
+from busworker.errors import ConfigurationError
 from busworker.ipc import control
 from busworker.supervisor import plan as plans
 from busworker.supervisor.commands import MOST_PROCESSES, Commands
@@ -45,6 +47,8 @@ class Supervisor:
         self._signals = Signals()
         self._server = Server(control.listen(orders.socket), self._selector, self._commands.handle)
         self._socket = orders.socket
+        self._socket_due = 0.0
+        self._told_socket = False
         self._commands.serve(self._server)
         self._selector.register(self._signals, selectors.EVENT_READ, self._hear_signals)
         self._look = min(SLOW_LOOK, max(QUICK_LOOK, _shortest_limit(orders) / 2))
@@ -112,6 +116,24 @@ class Supervisor:
         self._observe()
         self._commands.turn(now)
         self._server.expire(now)
+        self._keep_socket(now)
+
+    def _keep_socket(self, now: float) -> None:
+        """Makes the control socket anew if somebody has removed it, or its folder."""
+        if now < self._socket_due:
+            return
+        self._socket_due = now + SLOW_LOOK
+        if os.path.lexists(self._socket):
+            return
+        try:
+            self._server.replace(control.listen(self._socket))
+        except ConfigurationError as error:
+            if not self._told_socket:
+                log.warning("the control socket was removed: %s", error)
+            self._told_socket = True
+        else:
+            log.warning("the control socket was removed; it is there again: %s", self._socket)
+            self._told_socket = False
 
     def _look_again(self) -> float:
         limited = any(worker.deadline for pool in self._service.pools.values() for worker in pool.workers.values())

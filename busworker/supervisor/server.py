@@ -50,12 +50,16 @@ class Server:
     """
 
     def __init__(self, listener: socket.socket, selector: selectors.BaseSelector, handle: Handle) -> None:
-        self._listener = listener
         self._selector = selector
         self._handle = handle
         self._clients: set[Client] = set()
-        listener.setblocking(False)
-        selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._listen(listener)
+
+    def replace(self, listener: socket.socket) -> None:
+        """Goes on with another listener: the old one's path is gone, so nobody can connect to it any more."""
+        self._selector.unregister(self._listener)
+        self._listener.close()
+        self._listen(listener)
 
     @property
     def next_due(self) -> float:
@@ -83,6 +87,11 @@ class Server:
             self._drop(client)
         self._selector.unregister(self._listener)
         self._listener.close()
+
+    def _listen(self, listener: socket.socket) -> None:
+        self._listener = listener
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
     def _accept(self) -> None:
         try:
