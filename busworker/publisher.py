@@ -2,7 +2,8 @@
 
 `publish` only appends to a bounded buffer. The thread takes what has gathered, stores it in one transaction (on the
 engine) or with pipelined confirms (on AMQP), and concludes the receipts. While the broker can't be used it keeps
-trying until each message's deadline. After a fork the child starts with a fresh, empty publisher of its own.
+trying until each message's deadline, unless the file system doesn't let this process make the store at all. After a
+fork the child starts with a fresh, empty publisher of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from busworker import settings
+from busworker.brokers import parse
 from busworker.errors import BrokerUnavailable, BusworkerError, PublishFailed
 from busworker.message import Outgoing
 from busworker.receipt import Receipt, conclude
@@ -61,6 +63,7 @@ class Publisher:
         self._url = url
         self.delays = holds_back(url)
         self._deadline = deadline
+        self._reached = False
         self._reset()
         os.register_at_fork(after_in_child=self._forked)
 
@@ -180,7 +183,7 @@ class Publisher:
             if not batch:
                 break
             session, error = self._attempt(batch, session)
-            self._error = error if isinstance(error, BrokerUnavailable) else None
+            self._error = error if isinstance(error, BrokerUnavailable) and not self._is_final(error) else None
             if error is None:
                 conclude([pending.receipt for pending in batch], "confirmed")
                 break
@@ -203,12 +206,19 @@ class Publisher:
             return None, error
         return session, None
 
+    def _is_final(self, error: BusworkerError) -> bool:
+        """Whether trying again is no use; a store that has been reached once may come back whatever it says now."""
+        from busworker.broker.connection import is_final
+
+        return not self._reached and is_final(parse(self._url)[0], error)
+
     def _connected(self, left: float) -> Session:
         from busworker.broker.connection import CONNECT_TIMEOUT
         from busworker.broker.session import Session
 
         session = Session(self._url, patience=min(max(left, LEAST_PATIENCE), CONNECT_TIMEOUT))
         session.declare()
+        self._reached = True
         return session
 
     def _without_late(self, batch: list[Pending]) -> list[Pending]:

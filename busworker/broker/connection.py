@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,8 +16,11 @@ from kombu.exceptions import KombuError
 
 from busworker.brokers import EMBEDDED, Broker
 from busworker.errors import BrokerUnavailable, ConfigurationError, TopologyMismatch
+from busworker.transports.engine import location
 
 CONNECT_TIMEOUT = 5
+FINAL = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG})
+"""What making a folder says that doesn't go away by itself (mkdir(2))."""
 
 
 def connect(broker: Broker, *, claim_file: str | None = None, timeout: float = CONNECT_TIMEOUT) -> kombu.Connection:
@@ -49,6 +55,23 @@ def translated(broker: Broker) -> Generator[None, None, None]:
     except (refused.AMQPError, KombuError, OSError, AttributeError) as error:
         # py-amqp sometimes raises AttributeError when a connection is lost (kombu/transport/pyamqp.py says so).
         raise BrokerUnavailable(f"broker {broker} can't be used: {_said(error)}") from error
+
+
+def is_final(broker: Broker, error: BaseException) -> bool:
+    """Whether trying again can't help: the file system lets this process neither make nor write the store."""
+    if not broker.embedded:
+        return False
+    match error.__cause__:
+        case FileNotFoundError(filename=str() as path):
+            # Its folder is there and takes no new one: procfs, say. Else somebody removes folders just now.
+            return Path(path).parent.is_dir()
+        case OSError(errno=number):
+            return number in FINAL
+        case None:
+            folder = location.parse(broker.url).folder
+            return folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK)
+        case _:
+            return False
 
 
 def _made(broker: Broker, claim_file: str | None, timeout: float) -> kombu.Connection:

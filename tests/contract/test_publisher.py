@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -417,3 +418,26 @@ def _drained(connection: kombu.Connection, got: list[kombu.Message]) -> bool:
 
 def _utc(moment: datetime) -> float:
     return float(moment.replace(tzinfo=UTC).timestamp())
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/proc/busworker", "/proc/busworker/bus", "/dev/null/bus", "/x" * 3000])
+def test_a_store_that_can_never_be_made_is_not_waited_for(folder: str) -> None:
+    bus = Bus("signup", broker=f"filesystem://{folder}", publish_deadline=60)
+    receipt = bus.publish(registered, EVENT)
+    with pytest.raises(PublishFailed, match="can't be"):
+        receipt.wait(20)
+    assert receipt.state == "failed"
+    bus.close()
+
+
+def test_a_store_that_was_reached_is_waited_for_whatever_its_folder_says(home: Home) -> None:
+    bus = Bus("signup", broker=f"filesystem://{home.path}/buses/one", publish_deadline=60)
+    bus.publish(registered, EVENT).wait()
+    shutil.rmtree(home.path / "buses")
+    blocking = home.write("buses", "a file where the folder was")
+    receipt = bus.publish(registered, EVENT)
+    with pytest.raises(TimeoutError):
+        receipt.wait(0.5)
+    blocking.unlink()
+    assert receipt.wait(30).state == "confirmed"
+    bus.close()
