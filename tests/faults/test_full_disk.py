@@ -3,16 +3,8 @@
 The disk is a file system of 20 MB in a mount namespace of the test's own, gone with its process.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
-
 from tests.support import Home
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.support.mounting import run_where_it_may_mount
 
 MOUNTED = """
 import os, subprocess, sys
@@ -130,18 +122,8 @@ print(publish_until_refused(20, 1000)[0] > done * 0.9)
 
 
 def on_a_small_disk(home: Home, script: str) -> list[str]:
-    """The lines that a script prints; skips where no file system may be mounted."""
-    allowed = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
-    if allowed.returncode:
-        if os.environ.get("CI") == "true" and os.getuid() == 0:
-            pytest.fail(f"no file system of 20 MB can be mounted: {allowed.stderr.decode()}")
-        pytest.skip("NO FULL DISK WAS TRIED: mounting a file system needs root")
-    command = ["unshare", "--mount", sys.executable, "-c", MOUNTED + script, str(home.path / "disk")]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=home.env, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    """The lines that a script prints."""
+    return run_where_it_may_mount(MOUNTED + script, str(home.path / "disk"), env=home.env, timeout=60)
 
 
 def test_publishes_are_refused_before_the_disk_is_full_and_a_full_one_can_be_drained(home: Home) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import kombu
-import pytest
 from amqp.basic_message import Message
 
 from tests.support import Command, Home, Service, Stage, wait_until
 from tests.support.home import MARKER
+from tests.support.mounting import run_where_it_may_mount
 
 LOCK_SECONDS = float(os.environ.get("LOCK_SECONDS", "6"))
 """Longer than anybody of us waits for a lock."""
@@ -201,15 +201,6 @@ def fill(path: Path) -> bool:
 
 
 def test_a_full_disk_stops_publishers_and_nothing_else(home: Home) -> None:
-    may = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
-    if may.returncode:
-        if os.environ.get("CI") == "true" and os.getuid() == 0:
-            pytest.fail(f"no file system of 20 MB can be mounted: {may.stderr.decode()}")
-        pytest.skip("NO FULL DISK WAS TRIED: mounting a file system needs root")
-    command = ["unshare", "--mount", sys.executable, "-c", IN_A_NAMESPACE, str(home.path), home.marker]
     # Without the mark of what a test starts: what it leaves is killed by that, from within.
     env = {name: value for name, value in home.env.items() if name != MARKER}
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, timeout=110, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_where_it_may_mount(IN_A_NAMESPACE, str(home.path), home.marker, env=env, timeout=110)
