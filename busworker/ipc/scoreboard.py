@@ -4,19 +4,21 @@ It outlives its processes: whoever comes next reads which messages were open and
 field has one writer. Each eight-byte field is written by one aligned store, so a reader never sees half of it.
 
 ```
-header   magic, version, slots, ring; processed, failed                        counters: the consumer
+header   magic, version, slots, ring, boot id; processed, failed               counters: the consumer
 slot     incarnation, pid                                                      the supervisor
          number, deadline, since, message id                                   the worker
          rss                                                                   the supervisor
 entry    digest, worker's field (2 x number + finished), consumer's (number)   worker / consumer
 ```
 The entry of message `number` is `number % ring`. It is open from the worker's first write until the consumer has
-written the same number, whatever the order of the writes, and only then used again.
+written the same number, whatever the order of the writes, and only then used again. After a reboot the entries still
+say which messages were open, but pids and deadlines mean nothing any more: wipe it before they are read.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import mmap
 import os
 import struct
@@ -39,6 +41,8 @@ _U64 = struct.Struct("@Q")  # native: one aligned store; "=Q" and "<Q" write byt
 _F64 = struct.Struct("@d")
 _HEADER = struct.Struct("@8sQQ")
 _PROCESSED, _FAILED = 32, 40
+_BOOT, _BOOT_BYTES = 48, 16
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a UUID, new at each boot (random(4))
 _INCARNATION, _PID, _NUMBER, _DEADLINE, _SINCE, _RSS, _ID = 0, 8, 16, 24, 32, 40, 48
 _WORKER_FIELD, _CONSUMER_FIELD = 16, 24
 
@@ -125,8 +129,9 @@ class Scoreboard:
         ]
 
     def wipe(self) -> None:
-        """Closes every entry; for a supervisor with no process of the pool left."""
+        """Closes every entry and empties every slot; for a supervisor with no process of the pool left."""
         self._map[HEADER_BYTES:] = bytes(len(self._map) - HEADER_BYTES)
+        self._map[_BOOT : _BOOT + _BOOT_BYTES] = boot_id()
 
     # The worker writes.
 
@@ -166,6 +171,11 @@ class Scoreboard:
         _U64.pack_into(self._map, _FAILED, bad + failed)
 
     # Anybody reads.
+
+    @property
+    def of_this_boot(self) -> bool:
+        """Whether it was written since the machine was booted, so that its pids and deadlines mean something."""
+        return bytes(self._map[_BOOT : _BOOT + _BOOT_BYTES]) == boot_id()
 
     def counted(self) -> tuple[int, int]:
         """Executions that returned, and charged ones that didn't, since the service started."""
@@ -210,6 +220,8 @@ class Scoreboard:
             # A sparse page on a full disk would be SIGBUS at its first write (mmap(2)).
             os.posix_fallocate(self._file, 0, wanted)
             os.pwrite(self._file, _HEADER.pack(MAGIC, slots, RING), 0)
+            if not size:
+                os.pwrite(self._file, boot_id(), _BOOT)
         return mmap.mmap(self._file, max(size, wanted))
 
     def _base(self, slot: int) -> int:
@@ -223,6 +235,15 @@ class Scoreboard:
 
     def _read(self, at: int) -> int:
         return int(_U64.unpack_from(self._map, at)[0])
+
+
+@functools.cache
+def boot_id() -> bytes:
+    """What stands for this boot of the machine; zeros where the system doesn't tell."""
+    try:
+        return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))[:_BOOT_BYTES]
+    except (OSError, ValueError):
+        return bytes(_BOOT_BYTES)
 
 
 class Owed:

@@ -36,11 +36,12 @@ def open_board(path: Path, slots: int) -> Board:
     scoreboard = Scoreboard(path, slots)
     descriptor = _locked(path)
     keys = scoreboard.open_keys()
+    end = "the service was killed" if scoreboard.of_this_boot else "the machine went down"
     Owed(path).add(keys)
     scoreboard.wipe()
     scoreboard.reset_counts()
     if keys:
-        log.warning("%s: %d messages were executing or unsettled when the service was killed", path, len(keys))
+        log.warning("%s: %d messages were executing or unsettled when %s", path, len(keys), end)
     found = os.fstat(descriptor)
     return Board(scoreboard, descriptor, (found.st_dev, found.st_ino))
 

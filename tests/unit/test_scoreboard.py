@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from busworker.errors import ConfigurationError
 from busworker.ipc.scoreboard import RING, Owed, Scoreboard
+from busworker.supervisor.boards import open_board
 
 KEY, OTHER = b"k" * 16, b"o" * 16
 
@@ -51,6 +53,46 @@ def test_what_a_killed_process_was_executing_is_read_from_the_file(tmp_path: Pat
     board.wipe()
     assert board.open_keys() == []
     board.close()
+
+
+def test_a_scoreboard_knows_whether_it_is_of_this_boot(board: Scoreboard) -> None:
+    assert board.of_this_boot
+    board.begin(0, 1, KEY, "m1", 5.0)
+    write_boot(board.path)
+    assert not board.of_this_boot
+    assert board.open_keys() == [KEY], "what was open is known all the same"
+    grown = Scoreboard(board.path, 4)
+    assert not grown.of_this_boot, "growing it makes nothing new"
+    grown.close()
+    board.ensure(4)
+    board.wipe()
+    assert board.of_this_boot
+    assert board.open_keys() == []
+
+
+@pytest.mark.parametrize(("rebooted", "said"), [(False, "the service was killed"), (True, "the machine went down")])
+def test_what_was_open_is_owed_after_a_reboot_too(
+    board: Scoreboard, caplog: pytest.LogCaptureFixture, rebooted: bool, said: str
+) -> None:
+    board.occupy(0, 1, 4711)
+    board.begin(0, 1, KEY, "m1", 5.0)
+    board.write_deadline(0, 99.0)
+    if rebooted:
+        write_boot(board.path)
+    opened = open_board(board.path, 2)
+    assert f"1 messages were executing or unsettled when {said}" in caplog.text
+    assert Owed(board.path).keys == {KEY}
+    assert opened.scoreboard.of_this_boot
+    assert (opened.scoreboard.deadline(0), opened.scoreboard.number(0)) == (0.0, 0)
+    opened.scoreboard.close()
+    os.close(opened.lock)
+
+
+def write_boot(path: Path) -> None:
+    """As if another boot had left the file."""
+    with path.open("r+b") as file:
+        file.seek(48)
+        file.write(b"another boot's.."[:16])
 
 
 def test_a_slot_shows_what_it_executes_and_nothing_when_idle(board: Scoreboard) -> None:
