@@ -18,8 +18,10 @@ from amqp.basic_message import Message as AmqpMessage
 from amqp.exceptions import NotFound
 
 from busworker.transports import transport
-from busworker.transports.engine import checkup
+from busworker.transports.engine import checkup, upkeep
+from busworker.transports.engine.database import Database
 from busworker.transports.engine.location import Location
+from busworker.transports.engine.space import Space
 from tests.support.killing import Arm, answer_of, killed_before
 from tests.support.whole import consistent, copy
 
@@ -263,14 +265,10 @@ def release(bus: Bus, arm: Arm) -> None:
 
 
 def shrink(bus: Bus, arm: Arm) -> None:
-    channel = bus.channel()
-    channel.basic_consume("dead")
+    database = Database(Location(bus.folder, "full"), Space(bus.folder, memory=False))
     arm()
-    for _ in range(3):
-        try:
-            channel.connection.drain_events(timeout=0.001)
-        except TimeoutError:
-            pass
+    while upkeep.shrink(database):
+        pass
 
 
 def repair(bus: Bus, arm: Arm) -> None:
