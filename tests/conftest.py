@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.support.command import Command
@@ -16,6 +17,10 @@ from tests.support.leftovers import Leftovers
 from tests.support.rabbitmq import Missing, Node, ensure_installed
 from tests.support.rabbitmq_keeper import Keeper, RabbitMQ
 from tests.support.stage import Stage
+
+# No time limit for an example: other tests run beside it. And no database: processes that make its folder at once warn.
+hypothesis.settings.register_profile("busworker", deadline=None, database=None)
+hypothesis.settings.load_profile("busworker")
 
 KEEPER = pytest.StashKey[Keeper]()
 RUN = pytest.StashKey[Path]()
