@@ -18,8 +18,10 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def run(*command: str, timeout: float = 100) -> str:
+    # To fork beside a thread is what is tried: Python 3.12 and later warn of it.
+    python = [sys.executable, "-W", "ignore:This process:DeprecationWarning"]
     done = subprocess.run(
-        [sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False
+        [*python, *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
