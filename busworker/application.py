@@ -69,16 +69,6 @@ def load_application(spec: str) -> Application:
     return Application(bus, (module, *imported))
 
 
-def not_enforced(bus: Bus) -> list[str]:
-    """What the application sets and this version doesn't do yet, a line each."""
-    return [
-        f"channel {bus.name}.{name}: {setting} is not enforced yet"
-        for name, channel in bus.channels.items()
-        for setting in ("memory_limit", "max_messages")
-        if getattr(channel.spec, setting) is not None
-    ]
-
-
 def require_channels(bus: Bus) -> None:
     """Checks that there is something to run.
 

@@ -48,6 +48,7 @@ class WorkerJob:
         incarnation: which process of that slot it is, from 1.
         link: its end of the link to its consumer.
         supervisor: its end of the link to the supervisor.
+        stacks: the file for its Python stacks (`ipc.stacks`).
         board: the pool's scoreboard.
         delays: whether the broker can hold a message back.
     """
@@ -59,5 +60,6 @@ class WorkerJob:
     incarnation: int
     link: socket.socket
     supervisor: socket.socket
+    stacks: int
     board: Scoreboard
     delays: bool

@@ -37,6 +37,11 @@ def size(value: int | str, what: str) -> int:
     return int(number)
 
 
+def megabytes(number: int) -> str:
+    """Bytes as people read them."""
+    return f"{number / 1e6:,.1f} MB"
+
+
 def _number(value: object) -> float | None:
     return value if isinstance(value, int | float) else None
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import click
 
 from busworker import settings
-from busworker.application import load, not_enforced, require_channels
+from busworker.application import load, require_channels
 from busworker.brokers import parse
 from busworker.bus import Bus
 from busworker.channel import Channel, Subscription, name_of
-from busworker.cli.ending import complain
 from busworker.cli.options import app_of, broker_option, require_app
 from busworker.cli.output import cell, duration, print_table, size
 from busworker.urls import hide_password
@@ -42,8 +41,6 @@ def check(app: str | None, app_option: str | None, broker: str | None, store: bo
     click.echo(f"broker  {cell(hide_password(url))}")
     for channel in bus.channels.values():
         _show(bus, channel)
-    for line in not_enforced(bus):
-        complain(line)
 
 
 def _show(bus: Bus, channel: Channel) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from busworker import logs, settings
-from busworker.application import load, not_enforced, require_channels
+from busworker.application import load, require_channels
 from busworker.cli.options import CHANNEL, broker_option, require_app, setting_option
 from busworker.declaration import ServiceSpec
 from busworker.preview import preview
@@ -55,8 +55,6 @@ def start(app: str | None, app_option: str | None, broker: str | None, **options
     bus = load(where) if preload else preview(where)
     require_channels(bus)
     logs.set_role(f"supervisor {bus.name}")
-    for line in not_enforced(bus):
-        log.warning(line)
     return supervise(
         StartOptions(
             app=where,

@@ -11,11 +11,11 @@ import os
 import selectors
 import socket
 import time
-from pathlib import Path
 
 from busworker import outcome as how
 from busworker.broker.session import Session
 from busworker.broker.topology import subscription
+from busworker.consumer.adopting import EVERY, Adopting
 from busworker.consumer.at_once import AtOnce
 from busworker.consumer.counting import counts_told
 from busworker.consumer.dispatch import Dispatcher, Held, handout
@@ -32,7 +32,6 @@ from busworker.errors import (
 )
 from busworker.ipc import frames
 from busworker.ipc.link import Link
-from busworker.ipc.scoreboard import Owed, Scoreboard
 from busworker.jobs import ConsumerJob
 from busworker.message import Delivery
 from busworker.outcome import WorkerInfo
@@ -41,7 +40,6 @@ from busworker.settlement import charged
 log = logging.getLogger("busworker.consumer")
 
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-ABANDONED_EVERY = 5.0
 PREFETCH_EACH = 64
 """Unsettled messages per worker that AMQP may deliver ahead, per subscription."""
 
@@ -73,7 +71,7 @@ class Consumer:
         self._selector.register(self._supervisor, selectors.EVENT_READ, "supervisor")
         self._failures = 0
         self._try_at = 0.0
-        self._abandoned_at = 0.0
+        self._adopting = Adopting()
         self._retaining = Retaining(job.retention)
         self._draining = False
         self._over = False
@@ -100,8 +98,8 @@ class Consumer:
         if self._ended:
             return 0.0  # ended as they arrived: owed, or not ours to serve
         if not self._has_room():
-            return ABANDONED_EVERY  # an outcome or a frame wakes us
-        return max(min(self._session.next_due(), self._abandoned_at - now, self._retaining.next_at - now), 0.0)
+            return EVERY  # an outcome or a frame wakes us
+        return max(min(self._session.next_due(), self._adopting.next_at - now, self._retaining.next_at - now), 0.0)
 
     # The supervisor
 
@@ -144,17 +142,24 @@ class Consumer:
             return
         self._hear_worker(notice.slot, link)
         handed = self._dispatcher.removed(notice.slot, notice.incarnation)
-        self._drop_link(self._links.pop(notice.slot))
+        if self._links.pop(notice.slot, None) is None:
+            return  # it has left by itself: what it was handed is back already
+        self._drop_link(link)
         waited: list[Held] = []
         for held in handed:
             ended = ended_by_death(held, notice) if self._board.was_started(held.slot, held.number) else None
             if ended is not None:
                 self._end(ended)
             else:
-                self._board.close_entry(held.slot, held.number)
-                self._dispatcher.entry_closed(held)
                 waited.append(held)
-        self._dispatcher.wait_again([held for held in waited if not held.lost])
+        self._wait_again(waited)
+
+    def _wait_again(self, helds: list[Held]) -> None:
+        """These were handed to a worker that is gone, and never begun."""
+        for held in helds:
+            self._board.close_entry(held.slot, held.number)
+            self._dispatcher.entry_closed(held)
+        self._dispatcher.wait_again([held for held in helds if not held.lost])
 
     # Workers
 
@@ -171,11 +176,14 @@ class Consumer:
             arrived = link.receive()
         except ProtocolError as error:
             log.error("worker %d sent nonsense, its link is dropped: %s", slot + 1, error)
-            link.closed, arrived = True, []
+            link.shut()  # the worker ends once it sees that, and what it executes has crashed
+            arrived = []
         for frame in arrived:
             match frame:
                 case frames.Finished(number, seconds, outcome):
                     self._outcome(slot, number, seconds, outcome)
+                case frames.Leaving(reason):
+                    self._leave(slot, reason)
                 case frames.PublishNow():
                     self._at_once.ask(link, frame, time.monotonic())
                 case _:
@@ -191,14 +199,19 @@ class Consumer:
             return
         self._end(Ended(held, outcome, WorkerInfo(self._host, worker.pid)))
 
+    def _leave(self, slot: int, reason: str) -> None:
+        """A worker finishes: its stop hooks may still publish. What it was handed and hasn't begun goes to others."""
+        worker = self._dispatcher.workers.get(slot)
+        if worker is not None:
+            self._wait_again(self._dispatcher.removed(slot, worker.incarnation))
+            self._supervisor.send(frames.WorkerDone(slot, worker.incarnation, reason))  # before it can be gone
+            self._finishing.append(link := self._links.pop(slot))
+            link.send(frames.Finish())
+
     def _finish_workers(self) -> None:
         """Tells retired workers without work to finish, and ends the drain once nobody is left."""
-        for slot, worker in self._dispatcher.idle_retired():
-            self._dispatcher.removed(slot, worker.incarnation)
-            link = self._links.pop(slot)
-            link.send(frames.Finish())
-            self._finishing.append(link)
-            self._supervisor.send(frames.WorkerDone(slot, worker.incarnation))
+        for slot, _ in self._dispatcher.idle_retired():
+            self._leave(slot, "")
         if self._draining and not (self._links or self._finishing or self._ended or self._dispatcher.waiting):
             self._supervisor.send(frames.Drained())
             self._over = True
@@ -222,8 +235,8 @@ class Consumer:
             self._settle()
             self._publish_at_once()
             if not self._draining:
-                self._adopt_abandoned(now)
                 if self._session is not None:
+                    self._adopting.adopt(self._session, list(self._queues), self._intake, now)
                     self._retaining.keep(self._session, self._queues, now, time.time())
                 self._fetch()
             self._recovered()
@@ -301,21 +314,6 @@ class Consumer:
             self._dispatcher.take_in(admitted)
         elif admitted is not None:
             self._end(admitted)
-
-    def _adopt_abandoned(self, now: float) -> None:
-        """Takes over what pools without any process left had claimed, and what their scoreboards say is owed."""
-        if self._session is None or now < self._abandoned_at:
-            return
-        self._abandoned_at = now + ABANDONED_EVERY
-        for path in self._session.abandoned(list(self._queues)):
-            board = Scoreboard(Path(path), 0) if Path(path).exists() else None
-            if board is not None and board.lock():
-                self._intake.owe([*board.open_keys(), *Owed(board.path).keys])
-            if board is None or board.lock():
-                self._session.release(path)
-                log.warning("took over the messages of a pool that is gone: %s", path)
-            if board is not None:
-                board.close()
 
     def _give_back_waiting(self) -> None:
         while self._dispatcher.waiting:

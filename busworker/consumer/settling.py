@@ -12,10 +12,13 @@ from busworker import settlement
 from busworker.broker import topology
 from busworker.broker.session import Settled
 from busworker.consumer.dispatch import Held
-from busworker.copies import Letter, dead_copy, retry_copy
+from busworker.copies import Letter, cut, dead_copy, retry_copy
 from busworker.declaration import SubscriptionSpec
 from busworker.ipc.frames import ProcessDied
 from busworker.outcome import Error, WorkerInfo
+
+MOST_STACK = 16_000
+"""Characters of a Python stack that a dead letter carries, cut in the middle."""
 
 
 class Ended(msgspec.Struct, gc=False):
@@ -59,14 +62,14 @@ def ended_by_death(held: Held, notice: ProcessDied) -> Ended | None:
     meant = notice.number == held.number
     if notice.cause == "stopped" or (notice.cause in ("time_limit", "memory_limit") and not meant):
         return None
+    traceback = None if notice.traceback is None else cut(notice.traceback, MOST_STACK)
     outcome: how.Outcome
     if notice.cause == "time_limit":
-        text = notice.details or "the worker was killed at the time limit"
-        outcome = how.TimedOut(Error("TimeLimitExceeded", text, notice.traceback))
+        outcome = how.TimedOut(Error("TimeLimitExceeded", notice.details, traceback))
     elif notice.cause == "memory_limit":
-        outcome = how.MemoryExceeded(Error("MemoryLimitExceeded", notice.details, notice.traceback))
+        outcome = how.MemoryExceeded(Error("MemoryLimitExceeded", notice.details, traceback))
     else:
-        outcome = how.Crashed(Error(notice.signal or "Exit", notice.details or _end(notice), notice.traceback))
+        outcome = how.Crashed(Error(notice.signal or "Exit", notice.details, traceback))
     return Ended(held, outcome, worker)
 
 
@@ -79,12 +82,6 @@ def owed(held: Held) -> Ended:
 def rfc3339(now: float) -> str:
     """A Unix time as RFC 3339 UTC with milliseconds."""
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _end(notice: ProcessDied) -> str:
-    if notice.signal:
-        return f"the worker was ended by {notice.signal} while it executed this message"
-    return f"the worker exited with code {notice.exit_code} while it executed this message"
 
 
 def _cause(outcome: how.Outcome) -> str:

@@ -7,8 +7,8 @@ of a tree run the same code, so frames carry no version.
 supervisor → consumer   WorkerAdded (+ descriptor)  WorkerRetired  ProcessDied  Drain  CountsWanted
 consumer → supervisor   Ready  Troubled  CountsTold  WorkerDone  Drained
 consumer → worker       Handout  Published  Finish
-worker → consumer       Finished  PublishNow
-worker → supervisor     Started
+worker → consumer       Finished  PublishNow  Leaving
+worker → supervisor     Started  Begun
 ```
 """
 
@@ -95,10 +95,11 @@ class CountsTold(msgspec.Struct, array_like=True, frozen=True, tag=12):
 
 
 class WorkerDone(msgspec.Struct, array_like=True, frozen=True, tag=13):
-    """A retired worker holds nothing any more and was told to finish."""
+    """A worker holds nothing any more and finishes: it was told to, or it leaves by itself and says why."""
 
     slot: int
     incarnation: int
+    reason: str = ""
 
 
 class Drained(msgspec.Struct, array_like=True, frozen=True, tag=14):
@@ -148,16 +149,26 @@ class PublishNow(msgspec.Struct, array_like=True, frozen=True, tag=31):
     seconds: float
 
 
+class Leaving(msgspec.Struct, array_like=True, frozen=True, tag=32):
+    """The worker executes nothing more, whatever it was handed: it runs its stop hooks and exits."""
+
+    reason: str
+
+
 class Started(msgspec.Struct, array_like=True, frozen=True, tag=40):
     """The worker has run its start hooks and waits for messages."""
+
+
+class Begun(msgspec.Struct, array_like=True, frozen=True, tag=41):
+    """The worker begins a message while its slot is `unwatched`: look at it from now on."""
 
 
 Frame: TypeAlias = (
     WorkerAdded | WorkerRetired | ProcessDied | Drain | CountsWanted
     | Ready | Troubled | CountsTold | WorkerDone | Drained
     | Handout | Published | Finish
-    | Finished | PublishNow
-    | Started
+    | Finished | PublishNow | Leaving
+    | Started | Begun
 )  # fmt: skip
 
 _LENGTH = struct.Struct("!I")
@@ -181,29 +192,43 @@ def encode(frame: Frame) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames."""
+    """Cuts a stream of bytes into frames.
+
+    Attributes:
+        nonsense: what came after the frames that `feed` has returned; from then on it raises that.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self.nonsense: ProtocolError | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are complete with these bytes.
 
         Raises:
-            ProtocolError: these bytes are no frames of ours.
+            ProtocolError: these bytes are no frames of ours. Those before them have been returned.
         """
+        if self.nonsense is not None:
+            raise self.nonsense
+        frames: list[Frame] = []
         if self._buffer:
             self._buffer += data
-            frames, read = _cut(self._buffer)
+        try:
+            read = _cut(self._buffer or data, frames)
+        except ProtocolError as error:
+            self.nonsense = error
+            if not frames:
+                raise
+            return frames
+        if self._buffer:
             del self._buffer[:read]
         else:
-            frames, read = _cut(data)
             self._buffer += data[read:]
         return frames
 
 
-def _cut(data: bytes | bytearray) -> tuple[list[Frame], int]:
-    frames: list[Frame] = []
+def _cut(data: bytes | bytearray, frames: list[Frame]) -> int:
+    """Appends the complete frames; how many bytes they were."""
     start, end = 0, len(data)
     with memoryview(data) as view:
         while end - start >= 4:
@@ -215,7 +240,7 @@ def _cut(data: bytes | bytearray) -> tuple[list[Frame], int]:
                 break
             frames.append(_decoded(view[start + 4 : stop]))
             start = stop
-    return frames, start
+    return start
 
 
 def _decoded(body: memoryview) -> Frame:

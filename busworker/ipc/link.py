@@ -5,6 +5,7 @@ SEQPACKET would keep frames apart by itself, but refuses 1 MB.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections import deque
@@ -31,6 +32,7 @@ class Link:
 
     Attributes:
         closed: the other side is gone. Only a hint that its process died: that is the supervisor's to tell.
+        broken: something could not be sent, because nobody will read it.
         descriptors: those received, oldest first; who takes one closes it.
     """
 
@@ -41,7 +43,7 @@ class Link:
         self._blocking = blocking
         self._reader = FrameReader()
         self._out: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self.closed = False
+        self.closed = self.broken = False
         self.descriptors: deque[int] = deque()
 
     def fileno(self) -> int:
@@ -78,6 +80,7 @@ class Link:
             except BlockingIOError:
                 return
             except OSError:  # EPIPE, ECONNRESET: nobody will read it; what was sent may still be to read
+                self.broken = True
                 self._forget_unsent()
                 return
 
@@ -87,6 +90,8 @@ class Link:
         Raises:
             ProtocolError: what arrived is no frame; drop the link.
         """
+        if self._reader.nonsense is not None:
+            raise self._reader.nonsense
         frames: list[Frame] = []
         while not self.closed:
             try:
@@ -101,6 +106,12 @@ class Link:
             if self._blocking or (len(data) < CHUNK and not descriptors):
                 break
         return frames
+
+    def shut(self) -> None:
+        """Ends the conversation: the other side reads an end of file, and nothing is received here any more."""
+        self.closed = True
+        with contextlib.suppress(OSError):  # it is gone already
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Closes this end and every descriptor nobody took."""

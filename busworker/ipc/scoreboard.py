@@ -6,8 +6,8 @@ field has one writer. Each eight-byte field is written by one aligned store, so 
 ```
 header   magic, version, slots, ring, boot id; processed, failed               counters: the consumer
 slot     incarnation, pid                                                      the supervisor
-         number, deadline, since, message id                                   the worker
-         rss                                                                   the supervisor
+         number, deadline, since, message id, begun                            the worker
+         rss, unwatched                                                        the supervisor
 entry    digest, worker's field (2 x number + finished), consumer's (number)   worker / consumer
 ```
 The entry of message `number` is `number % ring`. It is open from the worker's first write until the consumer has
@@ -22,6 +22,7 @@ import functools
 import mmap
 import os
 import struct
+import time
 from pathlib import Path
 
 import msgspec
@@ -44,14 +45,20 @@ _PROCESSED, _FAILED = 32, 40
 _BOOT, _BOOT_BYTES = 48, 16
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a UUID, new at each boot (random(4))
 _INCARNATION, _PID, _NUMBER, _DEADLINE, _SINCE, _RSS, _ID = 0, 8, 16, 24, 32, 40, 48
+_BEGUN, _UNWATCHED = _ID + ID_BYTES, _ID + ID_BYTES + 8
 _WORKER_FIELD, _CONSUMER_FIELD = 16, 24
 
 
 class SlotView(msgspec.Struct, frozen=True):
-    """What a slot says now: `number` is 0 when the worker is idle; `deadline` is monotonic seconds, 0 for none."""
+    """What a slot says now.
+
+    `number` is 0 when the worker is idle. `deadline` (0: none) and `begun`, when it began what it executes, are
+    monotonic seconds; `since` is Unix time.
+    """
 
     number: int
     deadline: float
+    begun: float
     since: float
     message_id: str
     rss: int
@@ -111,13 +118,17 @@ class Scoreboard:
     def occupy(self, slot: int, incarnation: int, pid: int) -> None:
         """A new worker has the slot; its open entries stay until the consumer closes them."""
         base = self._base(slot)
-        for offset, value in ((_INCARNATION, incarnation), (_PID, pid), (_NUMBER, 0), (_RSS, 0)):
+        for offset, value in ((_INCARNATION, incarnation), (_PID, pid), (_NUMBER, 0), (_RSS, 0), (_UNWATCHED, 0)):
             _U64.pack_into(self._map, base + offset, value)
         _F64.pack_into(self._map, base + _DEADLINE, 0.0)
 
     def write_rss(self, slot: int, rss: int) -> None:
         """Bytes the worker's process has resident."""
         _U64.pack_into(self._map, self._base(slot) + _RSS, rss)
+
+    def write_unwatched(self, slot: int, unwatched: bool) -> None:
+        """Whether the supervisor looks rarely, as at an idle worker: then the worker says that it begins a message."""
+        _U64.pack_into(self._map, self._base(slot) + _UNWATCHED, unwatched)
 
     def open_keys(self) -> list[bytes]:
         """The digests of all open entries: what was executing, or finished and not settled."""
@@ -144,6 +155,7 @@ class Scoreboard:
         name = message_id.encode("utf-8", "replace")[: ID_BYTES - 1]
         board[base + _ID : base + _ID + len(name) + 1] = name + b"\0"
         _F64.pack_into(board, base + _SINCE, now)
+        _F64.pack_into(board, base + _BEGUN, time.monotonic())
         _U64.pack_into(board, base + _NUMBER, number)
 
     def write_deadline(self, slot: int, deadline: float) -> None:
@@ -198,6 +210,7 @@ class Scoreboard:
         return SlotView(
             number=number,
             deadline=self.deadline(slot),
+            begun=self.begun(slot),
             since=_F64.unpack_from(board, base + _SINCE)[0],
             message_id=name.decode("utf-8", "replace"),
             rss=self._read(base + _RSS),
@@ -206,6 +219,14 @@ class Scoreboard:
     def deadline(self, slot: int) -> float:
         """The slot's deadline alone, for the supervisor's many looks."""
         return float(_F64.unpack_from(self._map, self._base(slot) + _DEADLINE)[0])
+
+    def begun(self, slot: int) -> float:
+        """Monotonic seconds at which the slot's worker began what it executes."""
+        return float(_F64.unpack_from(self._map, self._base(slot) + _BEGUN)[0])
+
+    def unwatched(self, slot: int) -> bool:
+        """Whether the supervisor looks rarely at this slot."""
+        return bool(self._read(self._base(slot) + _UNWATCHED))
 
     def number(self, slot: int) -> int:
         """The number of the message the slot executes; 0: idle."""

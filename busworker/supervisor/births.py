@@ -20,6 +20,14 @@ class Place(NamedTuple):
     incarnation: int
 
 
+class Ends(NamedTuple):
+    """What a worker keeps open: its ends of the links to the consumer and the supervisor, and its stacks' file."""
+
+    link: socket.socket
+    supervisor: socket.socket
+    stacks: int
+
+
 def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket) -> Birth:
     """The birth of a channel's consumer; `link` is its end of the one to the supervisor."""
     job = ConsumerJob(
@@ -34,19 +42,20 @@ def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket) -> Bi
     return Birth(f"busworker: {role}", role, orders.consumer_main, job, (link.fileno(),))
 
 
-def worker_birth(orders: Orders, place: Place, link: socket.socket, supervisor: socket.socket) -> Birth:
-    """The birth of a worker; `link` is its end of the one to the consumer."""
+def worker_birth(orders: Orders, place: Place, ends: Ends) -> Birth:
+    """The birth of a worker."""
     job = WorkerJob(
         bus=orders.bus,
         app=orders.app,
         channel=place.channel,
         slot=place.slot,
         incarnation=place.incarnation,
-        link=link,
-        supervisor=supervisor,
+        link=ends.link,
+        supervisor=ends.supervisor,
+        stacks=ends.stacks,
         board=orders.boards[place.channel].scoreboard,
         delays=holds_back(orders.broker),
     )
     role = f"worker {orders.service.name}.{place.channel}/{place.slot + 1}"
-    keep = (link.fileno(), supervisor.fileno())
+    keep = (ends.link.fileno(), ends.supervisor.fileno(), ends.stacks)
     return Birth(f"busworker: {role} idle", role, orders.worker_main, job, keep, runs_user_code=True)

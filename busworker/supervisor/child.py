@@ -26,6 +26,7 @@ from busworker.parent import die_with_parent
 
 log = logging.getLogger("busworker.supervisor")
 
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
 KEPT_IGNORED = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 """Python ignores these from its start; so do children: writing to a closed socket is an error, no death."""
 
@@ -54,24 +55,40 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a process ended: by the signal of that name, or with that exit code."""
+    """How a process ended: by the signal of that name, or with that exit code.
+
+    `rss` is the most bytes that it ever had resident, or a process that it waited for.
+    """
 
     signal: str | None
     exit_code: int | None
+    rss: int | None = None
 
     def __str__(self) -> str:
         return self.signal or f"exit code {self.exit_code}"
 
 
-def death(status: int) -> Death:
+def death(status: int, rss: int | None = None) -> Death:
     """What a wait status says (waitpid(2)). Pure."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
-        return Death(None, code)
+        return Death(None, code, rss)
     try:
-        return Death(signal.Signals(-code).name, None)
+        return Death(signal.Signals(-code).name, None, rss)
     except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
-        return Death(f"SIG{-code}", None)
+        return Death(f"SIG{-code}", None, rss)
+
+
+def reaped(pid: int) -> Death | None:
+    """How that child of ours ended; None while it lives.
+
+    Only our own pids: the application's import may have forked.
+    """
+    try:
+        done, status, usage = os.wait4(pid, os.WNOHANG)
+    except ChildProcessError:  # the application's import left a thread that reaped it
+        return Death(None, None)
+    return death(status, usage.ru_maxrss * _MAXRSS_UNIT) if done else None
 
 
 def freeze() -> None:

@@ -19,14 +19,15 @@ import msgspec
 
 from busworker.declaration import ChannelSpec
 from busworker.errors import ProtocolError
-from busworker.ipc import frames
+from busworker.ipc import frames, stacks
 from busworker.ipc.link import Link, pair
 from busworker.ipc.scoreboard import Owed, Scoreboard
-from busworker.supervisor import child
-from busworker.supervisor.births import Place, consumer_birth, worker_birth
+from busworker.supervisor import autopsy, child
+from busworker.supervisor.births import Ends, Place, consumer_birth, worker_birth
 from busworker.supervisor.child import Death
+from busworker.supervisor.memory import MemoryWatch, OomKills
 from busworker.supervisor.orders import Orders
-from busworker.supervisor.plan import Kill
+from busworker.supervisor.plan import Dump, Kill
 from busworker.supervisor.state import Pool, Service, Worker
 
 log = logging.getLogger("busworker.supervisor")
@@ -41,6 +42,9 @@ class Crew:
         service: the state, in which the pool's is recorded.
         selector: the loop's; its data is what to call when a link is readable.
         on_counts: called with each `CountsTold`.
+
+    Attributes:
+        memory: the watch over what its workers have resident.
     """
 
     def __init__(
@@ -62,6 +66,10 @@ class Crew:
         self._on_counts = on_counts
         self._consumer: Link | None = None
         self._workers: dict[int, Link] = {}
+        self._stacks: dict[int, int] = {}
+        self._dumped: dict[int, Kill] = {}
+        self._oom = OomKills()
+        self.memory = MemoryWatch(self.board, spec.memory_limit)
 
     # Starting
 
@@ -102,10 +110,13 @@ class Crew:
         since = self.board.view(slot).since
         (ours, theirs), (consumer_end, worker_end) = _ends(opened), _ends(opened)
         place = Place(self.spec.name, slot, self.pool.next_incarnation(slot))
-        pid = child.fork(worker_birth(self._orders, place, worker_end, theirs), self._identity)
+        opened.callback(os.close, left := stacks.new_file())
+        pid = child.fork(worker_birth(self._orders, place, Ends(worker_end, theirs, left)), self._identity)
         worker = self.pool.worker_started(slot, pid, time.monotonic(), since)
         self.board.occupy(slot, worker.incarnation, pid)
         self._workers[slot] = self._watched(ours, partial(self._hear_worker, slot))
+        self._stacks[slot] = os.dup(left)
+        self.memory.added(slot, pid)
         theirs.close()
         worker_end.close()  # also so that a descriptor is free for the one that is sent
         self._tell(frames.WorkerAdded(slot, worker.incarnation, pid), consumer_end.fileno())
@@ -136,29 +147,52 @@ class Crew:
         self._tell(frames.CountsWanted(request))
         return self._consumer is not None
 
+    def dump(self, action: Dump) -> None:
+        """Has a worker write its stacks and die, unless its message has ended meanwhile."""
+        worker = self.pool.workers[action.slot]
+        pending = worker.killed is None and worker.dumped_at is None  # two limits may be over at once
+        if pending and self._unchanged(worker):
+            stacks.clear(self._stacks[worker.slot])
+            worker.dumped_at = time.monotonic()
+            self._dumped[worker.slot] = action.kill
+            os.kill(worker.pid, stacks.DUMP_SIGNAL)
+
     def kill(self, action: Kill) -> None:
         """Kill -9. A worker whose message has ended meanwhile is spared: its limit was another message's."""
         if action.slot is None:
             self._kill_consumer(action)
             return
         worker = self.pool.workers[action.slot]
-        if action.cause == "time_limit":
-            planned = worker.number, worker.deadline
-            self._observe(worker)
-            if planned != (worker.number, worker.deadline):
-                return
+        if action.number and not self._unchanged(worker):
+            stacks.clear(self._stacks[worker.slot])
+            return
         if worker.killed is None:
-            worker.killed, worker.killed_number, worker.details = action.cause, action.number, action.details
+            self._condemn(worker, action)
             os.kill(action.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
-            self._killed(action)
+
+    def _condemn(self, worker: Worker, action: Kill) -> None:
+        worker.killed, worker.killed_number = action.cause, action.number
+        worker.details = action.details or self._details(worker, action)
+        self._killed(action, worker.details)
+
+    def _unchanged(self, worker: Worker) -> bool:
+        """Whether the worker still executes the message, under the limit, that was last seen."""
+        planned = worker.number, worker.deadline
+        self._observe(worker)
+        return planned == (worker.number, worker.deadline)
+
+    def _details(self, worker: Worker, action: Kill) -> str:
+        if action.cause == "time_limit":
+            return autopsy.over_time(worker, self.board.begun(worker.slot), time.monotonic())
+        return autopsy.over_memory(worker, self.spec.memory_limit or 0)
 
     def _kill_consumer(self, action: Kill) -> None:
         if self.pool.consumer is not None:
             self.pool.consumer.killed = True
             os.kill(action.pid, signal.SIGKILL)
-            self._killed(action)
+            self._killed(action, action.details)
 
-    def _killed(self, action: Kill) -> None:
+    def _killed(self, action: Kill, details: str) -> None:
         if self._service.stop is not None and action.cause == "stopped":
             self._service.cut_short()
         who = f"consumer {self.name}" if action.slot is None else f"worker {self.name}/{action.slot + 1}"
@@ -167,7 +201,7 @@ class Crew:
             "%s killed, pid %d: %s",
             who,
             action.pid,
-            action.details or action.cause,
+            details or action.cause,
         )
 
     def _tell(self, frame: frames.Frame, descriptor: int | None = None) -> None:
@@ -192,6 +226,7 @@ class Crew:
         """Reads from the scoreboard what each worker executes and until when it may."""
         for worker in self.pool.workers.values():
             self._observe(worker)
+        self.memory.look(self.pool.workers, time.monotonic())
 
     def _observe(self, worker: Worker) -> None:
         # The deadline first: a message that ends in between leaves a pair that `kill` finds changed.
@@ -214,8 +249,8 @@ class Crew:
                 self._troubled(error, exit_code)
             case frames.CountsTold():
                 self._on_counts(self.spec.name, frame)
-            case frames.WorkerDone(slot, incarnation):
-                self._finishing(slot, incarnation)
+            case frames.WorkerDone():
+                self._finishing(frame)
             case frames.Drained():
                 if self.pool.consumer is not None:
                     self.pool.consumer.drained = True
@@ -237,21 +272,27 @@ class Crew:
             log.error("%s can't go on: %s", self.name, error)
             self._service.fail(exit_code, time.monotonic())
 
-    def _finishing(self, slot: int, incarnation: int) -> None:
-        worker = self.pool.workers.get(slot)
-        if worker is not None and worker.incarnation == incarnation:
-            worker.finishing_at = time.monotonic()
+    def _finishing(self, done: frames.WorkerDone) -> None:
+        worker = self.pool.workers.get(done.slot)
+        if worker is None or worker.incarnation != done.incarnation:
+            return
+        worker.finishing_at = time.monotonic()
+        if done.reason:
+            log.info("worker %s/%d is replaced: %s", self.name, done.slot + 1, done.reason)
 
     def _hear_worker(self, slot: int) -> None:
         link, worker = self._workers.get(slot), self.pool.workers.get(slot)
         if link is None or worker is None:
             return
         for frame in self._received(link):
-            if isinstance(frame, frames.Started):
-                worker.started = True
-                log.info("worker %s/%d ready, pid %d", self.name, slot + 1, worker.pid)
-            else:
-                log.error("worker %s/%d sent %s, which is ignored", self.name, slot + 1, type(frame).__name__)
+            match frame:
+                case frames.Started():
+                    worker.started = True
+                    log.info("worker %s/%d ready, pid %d", self.name, slot + 1, worker.pid)
+                case frames.Begun():
+                    self.memory.begun(slot)
+                case _:
+                    log.error("worker %s/%d sent %s, which is ignored", self.name, slot + 1, type(frame).__name__)
 
     def _received(self, link: Link) -> list[frames.Frame]:
         """What has come; a link that is closed or talks nonsense is no longer listened to."""
@@ -272,48 +313,42 @@ class Crew:
         The consumer first: a worker that ends because its consumer is gone doesn't fail at its start.
         """
         if self.pool.consumer is not None:
-            ended = _reaped(self.pool.consumer.pid)
+            ended = child.reaped(self.pool.consumer.pid)
             if ended is not None:
                 self._bury_consumer(ended)
         for worker in list(self.pool.workers.values()):
-            ended = _reaped(worker.pid)
+            ended = child.reaped(worker.pid)
             if ended is not None:
                 self._bury_worker(worker, ended)
 
     def _bury_worker(self, worker: Worker, ended: Death) -> None:
+        self._hear_consumer()  # why it finishes, if it was to
         self._hear_worker(worker.slot)
         view = self.board.view(worker.slot)
         self._drop(self._workers.pop(worker.slot))
+        self.memory.removed(worker.slot)
+        if (kill := self._dumped.pop(worker.slot, None)) and ended.signal == stacks.DUMP_SIGNAL_NAME:
+            self._condemn(worker, kill)
+            ended = Death("SIGKILL", None, ended.rss)  # by which signal we killed it concerns nobody
+        left = self._left_stacks(worker.slot)
+        oom = ended.signal == "SIGKILL" and worker.killed is None and self._oom.took_one()
         self.pool.worker_gone(worker.slot, time.monotonic(), worked=view.since != worker.since, number=view.number)
-        self._tell(
-            frames.ProcessDied(
-                slot=worker.slot,
-                incarnation=worker.incarnation,
-                pid=worker.pid,
-                signal=ended.signal,
-                exit_code=ended.exit_code,
-                cause=worker.killed or "died",
-                number=worker.killed_number,
-                details=worker.details,
-            )
-        )
-        self._tell_worker_death(worker, ended, view.message_id)
+        self._tell(autopsy.notice(worker, ended, left, oom=oom))
+        stopping = self._service.stop is not None
+        delay = 0.0 if stopping else self.pool.due.get(worker.slot, 0.0) - time.monotonic()
+        expected = autopsy.expected(worker, ended, stopping=stopping)
+        text = autopsy.last_words(worker, ended, view.message_id, delay)
+        log.log(logging.INFO if expected else logging.WARNING, "worker %s/%d %s", self.name, worker.slot + 1, text)
+        if left is not None and not view.number:  # no dead letter will carry it
+            log.warning("the stacks of worker %s/%d at its end:\n%s", self.name, worker.slot + 1, left)
 
-    def _tell_worker_death(self, worker: Worker, ended: Death, message_id: str) -> None:
-        told = worker.retiring or worker.finishing_at is not None or self._service.stop is not None
-        orderly = told and ended.exit_code == 0
-        delay = self.pool.due.get(worker.slot, 0.0) - time.monotonic()
-        log.log(
-            logging.INFO if worker.killed or orderly else logging.WARNING,
-            "worker %s/%d %s, pid %d: %s%s%s",
-            self.name,
-            worker.slot + 1,
-            "ended" if orderly else "died",
-            worker.pid,
-            ended,
-            f", executing message {message_id}" if message_id else "",
-            f", its replacement starts in {delay:.1f} s" if delay > 0 and self._service.stop is None else "",
-        )
+    def _left_stacks(self, slot: int) -> str | None:
+        """What the dead worker wrote of its stacks; its file is gone with this."""
+        descriptor = self._stacks.pop(slot)
+        try:
+            return stacks.read(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _bury_consumer(self, ended: Death) -> None:
         self._hear_consumer()
@@ -356,12 +391,3 @@ def _ends(opened: ExitStack) -> tuple[socket.socket, socket.socket]:
     """A new link; what is not detached from its two ends is closed with the stack."""
     ours, theirs = pair()
     return opened.enter_context(ours), opened.enter_context(theirs)
-
-
-def _reaped(pid: int) -> Death | None:
-    """How our child ended, None while it lives. Only our own pids: an import may have forked."""
-    try:
-        done, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:  # the application's import left a thread that reaped it
-        return Death(None, None)
-    return child.death(status) if done else None

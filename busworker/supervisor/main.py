@@ -19,6 +19,7 @@ from busworker.ipc import control
 from busworker.supervisor import plan as plans
 from busworker.supervisor.commands import MOST_PROCESSES, Commands
 from busworker.supervisor.crew import Crew
+from busworker.supervisor.memory import LOOK
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.plan import Action, plan
 from busworker.supervisor.server import Server
@@ -38,7 +39,8 @@ class Supervisor:
 
     def __init__(self, orders: Orders) -> None:
         channels = orders.service.channels
-        self._service = Service({spec.name: Pool(spec.name, spec.processes) for spec in channels}, orders.grace)
+        pools = {spec.name: Pool(spec.name, spec.processes, spec.memory_limit) for spec in channels}
+        self._service = Service(pools, orders.grace)
         self._selector = selectors.DefaultSelector()
         self._crews: dict[str, Crew] = {}
         self._commands = Commands(orders, self._service, self._crews)
@@ -92,6 +94,8 @@ class Supervisor:
                 self._crews[pool].start_worker(slot)
             case plans.RetireWorker(pool, slot):
                 self._crews[pool].retire(slot)
+            case plans.Dump(pool):
+                self._crews[pool].dump(action)
             case plans.Kill(pool):
                 self._crews[pool].kill(action)
             case plans.SendDrain(pool):
@@ -136,6 +140,8 @@ class Supervisor:
             self._told_socket = False
 
     def _look_again(self) -> float:
+        if any(crew.memory.busy for crew in self._crews.values()):
+            return LOOK
         limited = any(worker.deadline for pool in self._service.pools.values() for worker in pool.workers.values())
         return QUICK_LOOK if limited else self._look
 

@@ -16,6 +16,8 @@ from busworker.supervisor.state import Consumer, Pool, Service, Stop, Worker
 
 START_LIMIT = 60.0
 """Seconds from a worker's fork until it must have run its start hooks."""
+DUMP_SECONDS = 0.05
+"""Seconds that a worker has to write its stacks and die, before SIGKILL; it takes 1 ms if it gets a core at once."""
 AT_ONCE = float("-inf")
 NEVER = float("inf")
 
@@ -53,6 +55,14 @@ class Kill(msgspec.Struct, frozen=True):
     details: str = ""
 
 
+class Dump(msgspec.Struct, frozen=True):
+    """Have a worker write its stacks and die; the kill follows if it doesn't."""
+
+    pool: str
+    slot: int
+    kill: Kill
+
+
 class SendDrain(msgspec.Struct, frozen=True):
     """Tell the pool's consumer to drain."""
 
@@ -71,7 +81,7 @@ class Exit(msgspec.Struct, frozen=True):
     code: int
 
 
-Action: TypeAlias = StartConsumer | StartWorker | RetireWorker | Kill | SendDrain | ReadBoard | Exit
+Action: TypeAlias = StartConsumer | StartWorker | RetireWorker | Dump | Kill | SendDrain | ReadBoard | Exit
 
 
 class Due(NamedTuple):
@@ -155,19 +165,28 @@ def _drain(pool: Pool, consumer: Consumer, stop: Stop) -> Iterator[Due]:
 def _limits(pool: Pool, grace: float) -> Iterator[Due]:
     for worker in _alive(pool):
         if worker.deadline:
-            text = "the handler still ran when kill_after was over"
-            yield Due(worker.deadline + worker.moved, _kill(pool, worker, "time_limit", text, worker.number))
+            kill = _kill(pool, worker, "time_limit", number=worker.number)
+            yield _after_dump(worker, worker.deadline + worker.moved, kill)
+        if worker.number and pool.memory_limit is not None and worker.rss > pool.memory_limit:
+            yield _after_dump(worker, AT_ONCE, _kill(pool, worker, "memory_limit", number=worker.number))
         if not worker.started:
             text = f"it was not ready {START_LIMIT:g} s after its start"
-            yield Due(worker.started_at + START_LIMIT, _kill(pool, worker, "died", text))
+            yield _after_dump(worker, worker.started_at + START_LIMIT, _kill(pool, worker, "died", text))
         if worker.finishing_at is not None:
             text = f"it had not ended {grace:g} s after it was told to"
             yield Due(worker.finishing_at + grace, _kill(pool, worker, "stopped", text))
+
+
+def _after_dump(worker: Worker, at: float, kill: Kill) -> Due:
+    """First the worker writes its stacks, for the dead letter or the log."""
+    if worker.dumped_at is None:
+        return Due(at, Dump(kill.pool, worker.slot, kill))
+    return Due(max(at, worker.dumped_at + DUMP_SECONDS), kill)
 
 
 def _alive(pool: Pool) -> list[Worker]:
     return [worker for worker in pool.workers.values() if worker.killed is None]
 
 
-def _kill(pool: Pool, worker: Worker, cause: Cause, details: str, number: int = 0) -> Kill:
+def _kill(pool: Pool, worker: Worker, cause: Cause, details: str = "", number: int = 0) -> Kill:
     return Kill(pool.name, worker.slot, worker.pid, cause, number, details)

@@ -59,6 +59,8 @@ class Worker(msgspec.Struct):
 
     `since` is what its slot of the scoreboard said at the fork: another value says that it has begun a
     message. `number` and `deadline` were last seen there; `moved` is by how much that deadline counts later.
+    `rss` is what it had resident, in bytes, when that was last looked at while it executed `number`. `dumped_at` is
+    when it was told to write its stacks, because it must be killed.
     """
 
     slot: int
@@ -75,11 +77,15 @@ class Worker(msgspec.Struct):
     number: int = 0
     deadline: float = 0.0
     moved: float = 0.0
+    rss: int = 0
+    dumped_at: float | None = None
 
     def observe(self, number: int, deadline: float) -> None:
-        """What its slot says now; `moved` belongs to one message."""
+        """What its slot says now; `moved` and `rss` belong to one message, `dumped_at` to one limit of it."""
         if number != self.number:
-            self.moved = 0.0
+            self.moved, self.rss = 0.0, 0
+        if (number, deadline) != (self.number, self.deadline):
+            self.dumped_at = None
         self.number, self.deadline = number, deadline
 
     def move(self, late: float) -> None:
@@ -88,6 +94,8 @@ class Worker(msgspec.Struct):
         self.moved += late
         if self.finishing_at is not None:
             self.finishing_at += late
+        if self.dumped_at is not None:
+            self.dumped_at += late
 
 
 class Stop(msgspec.Struct):
@@ -103,6 +111,7 @@ class Pool(msgspec.Struct):
 
     Attributes:
         desired: how many workers there should be, in the slots from 0.
+        memory_limit: bytes a worker may have resident while it executes; None: as many as it wants.
         ever_ready: a consumer of it was ready once, so what it is told to do can be done.
         unread: a consumer died in disorder and the scoreboard has not been read since.
         spared: (slot, number) of messages whose worker was killed to stop it: never to be charged.
@@ -111,6 +120,7 @@ class Pool(msgspec.Struct):
 
     name: str
     desired: int
+    memory_limit: int | None = None
     consumer: Consumer | None = None
     workers: dict[int, Worker] = {}
     incarnations: dict[int, int] = {}

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, cast
+from weakref import WeakSet
 
 from busworker import outcome as how
 from busworker.bus import Around, Bus
@@ -24,6 +25,8 @@ from busworker.worker.port import Attempt, current
 
 TRACEBACK_LIMIT = 16_000
 MESSAGE_LIMIT = 4_000
+LEFT_TASKS_SECONDS = 1.0
+"""Seconds for the tasks that an async handler leaves to end once they are cancelled."""
 
 
 class Runner:
@@ -62,7 +65,7 @@ class Runner:
         """Runs a start or stop hook, plain or async."""
         result = hook()
         if inspect.isawaitable(result):
-            self._loop.run(cast("Awaitable[object]", result))
+            self._loop.run(cast("Awaitable[object]", result), keeps_tasks=True)
 
     def close(self) -> None:
         """Ends the event loop, if there was one."""
@@ -73,7 +76,7 @@ class Runner:
         limit = spec.time_limit
 
         def extend(seconds: float) -> None:
-            self._limit.start(seconds)
+            self._limit.move(seconds)
             self._set_deadline(seconds + spec.kill_after)
 
         return Message(
@@ -99,7 +102,7 @@ class Runner:
             finally:
                 self._limit.stop()
         except BaseException as error:  # noqa: BLE001  one handler call with its hooks: whatever it raised is its outcome
-            return failure(error, subscription.dead_on)
+            return _failure(error, subscription.dead_on)
         return how.Returned(tuple(attempt.outgoing))
 
     def _call(self, subscription: Subscription, event: object, attempt: Attempt) -> None:
@@ -109,12 +112,17 @@ class Runner:
             self._loop.run(self._call_async(subscription, arguments, attempt.message))
             return
         if not self._hooks:
-            subscription.handler(*arguments)
+            self._call_plain(subscription, arguments)
             return
         with ExitStack() as stack:
             for hook in self._hooks:
                 stack.enter_context(_around(hook, attempt.message))
-            subscription.handler(*arguments)
+            self._call_plain(subscription, arguments)
+
+    def _call_plain(self, subscription: Subscription, arguments: tuple[object, ...]) -> None:
+        result = subscription.handler(*arguments)
+        if result is not None and inspect.isawaitable(result):  # an async function behind a plain callable
+            self._loop.run(result)
 
     async def _call_async(self, subscription: Subscription, arguments: tuple[object, ...], message: Message) -> None:
         async with AsyncExitStack() as stack:
@@ -133,13 +141,20 @@ class Loop:
 
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
+        self._kept: WeakSet[asyncio.Task[object]] = WeakSet()
 
-    def run(self, awaitable: Awaitable[object]) -> None:
-        """Runs it to its end, in the context of the caller."""
+    def run(self, awaitable: Awaitable[object], *, keeps_tasks: bool = False) -> None:
+        """Runs it to its end, in the context of the caller.
+
+        Args:
+            awaitable: what to run.
+            keeps_tasks: what it leaves goes on whenever the loop runs (a hook's); else it is cancelled, for it would
+                go on within the next message.
+        """
         if self._runner is None:
             self._runner = asyncio.Runner()
         try:
-            self._runner.run(_awaited(awaitable), context=contextvars.copy_context())
+            self._runner.run(self._awaited(awaitable, keeps_tasks), context=contextvars.copy_context())
         except Exception:
             raise
         except BaseException:
@@ -151,6 +166,23 @@ class Loop:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             runner.close()
+
+    async def _awaited(self, awaitable: Awaitable[object], keeps_tasks: bool) -> None:
+        try:
+            await awaitable
+        finally:
+            left = asyncio.all_tasks() - {asyncio.current_task()} - set(self._kept)
+            if keeps_tasks:
+                self._kept.update(left)
+            elif left:
+                await _cancelled(left)
+
+
+def _failure(error: BaseException, dead_on: tuple[type[BaseException], ...]) -> Outcome:
+    try:
+        return failure(error, dead_on)
+    except BaseException:  # noqa: BLE001  its __class__ is the handler's code as well
+        return how.Raised(described(error))
 
 
 def failure(error: BaseException, dead_on: tuple[type[BaseException], ...]) -> Outcome:
@@ -171,7 +203,7 @@ def failure(error: BaseException, dead_on: tuple[type[BaseException], ...]) -> O
 
 def described(error: BaseException) -> Error:
     """What a dead letter tells of an exception; bounded, and never raising whatever its `str` does."""
-    return Error(clean(type(error).__name__, 200), _text(error), clean(_stack(error), TRACEBACK_LIMIT))
+    return Error(clean(_name(type(error)), 200), _text(error), clean(_stack(error), TRACEBACK_LIMIT))
 
 
 def clean(text: str, limit: int) -> str:
@@ -179,18 +211,23 @@ def clean(text: str, limit: int) -> str:
     return cut(text, limit).encode("utf-8", "replace").decode()
 
 
+def _name(kind: type) -> str:
+    """Its name, whatever its metaclass makes of that."""
+    return cast("str", type.__dict__["__name__"].__get__(kind))
+
+
 def _text(error: BaseException) -> str:
     try:
         return clean(str(error), MESSAGE_LIMIT)
-    except Exception as broken:  # noqa: BLE001  its __str__ is the handler's code as well
-        return f"(its text can't be had: {type(broken).__name__})"
+    except BaseException as broken:  # noqa: BLE001  its __str__ is the handler's code as well
+        return f"(its text can't be had: {_name(type(broken))})"
 
 
 def _stack(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(type(error), error, _of_handler(error.__traceback__), limit=-50))
-    except Exception as broken:  # noqa: BLE001  formatting calls the handler's __str__ and __repr__
-        return f"(its traceback can't be had: {type(broken).__name__})"
+    except BaseException as broken:  # noqa: BLE001  formatting calls the handler's __str__ and __repr__
+        return f"(its traceback can't be had: {_name(type(broken))})"
 
 
 def _of_handler(trace: TracebackType | None) -> TracebackType | None:
@@ -204,5 +241,7 @@ def _around(hook: Around, message: Message) -> Any:
     return contextmanager(cast("Any", hook))(message)
 
 
-async def _awaited(awaitable: Awaitable[object]) -> object:
-    return await awaitable
+async def _cancelled(tasks: set[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=LEFT_TASKS_SECONDS)

@@ -7,6 +7,7 @@ fire into a later message, where it interrupts whatever C code sleeps or reads (
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType
 
 from busworker.errors import TimeLimitExceeded
@@ -20,11 +21,18 @@ class SoftLimit:
 
     def __init__(self) -> None:
         self._running = False
+        self._begun = self._due = 0.0
         signal.signal(signal.SIGALRM, self._fired)
 
     def start(self, seconds: float | None) -> None:
-        """From now on the limit is so many seconds away; None: there is none. Calling again moves it."""
+        """A message begins, whose limit is so many seconds away; None: there is none."""
+        self._begun = time.monotonic()
+        self.move(seconds)
+
+    def move(self, seconds: float | None) -> None:
+        """From now on the limit is so many seconds away."""
         self._running = seconds is not None
+        self._due = time.monotonic() + (seconds or 0.0)
         signal.setitimer(signal.ITIMER_REAL, 0 if seconds is None else max(seconds, SOON))
 
     def stop(self) -> None:
@@ -34,6 +42,11 @@ class SoftLimit:
 
     def _fired(self, _signal: int, _frame: FrameType | None) -> None:
         # A signal that came just before `stop` is handled after it, and then concerns nothing.
-        if self._running:
-            self._running = False
-            raise TimeLimitExceeded("the handler's time limit is over")
+        if not self._running:
+            return
+        now = time.monotonic()
+        if now < self._due:  # somebody else's SIGALRM, or alarm(2) has taken the timer
+            signal.setitimer(signal.ITIMER_REAL, max(self._due - now, SOON))
+            return
+        self._running = False
+        raise TimeLimitExceeded(f"the handler had run for {now - self._begun:.1f} s when its time limit was over")

@@ -52,8 +52,9 @@ class Mailbox:
     def send(self, frame: frames.Frame) -> None:
         """Sends a frame whole; never from a process that a handler forked, nor into another file.
 
-        A handler may have closed the link, and its number may mean something else by now. Then this process ends: what
-        it executed fails, and what it was handed and hasn't begun is given back.
+        A handler may have closed the link, and its number may mean something else by now; or the consumer has ended
+        the conversation, because what a handler wrote there was nonsense. Then this process ends: what it executed
+        fails, and what it was handed and hasn't begun is given back.
 
         Raises:
             ProtocolError: it is too long or can't be encoded; nothing was sent.
@@ -62,6 +63,8 @@ class Mailbox:
             os._exit(1)
         with self._writing:
             self._link.send(frame)
+        if self._link.broken:
+            os._exit(1)
 
     def publish(self, outgoing: list[Outgoing], timeout: float) -> frames.Published:
         """Has the consumer publish messages now, and waits until it says that they are stored, or why not.

@@ -11,13 +11,18 @@ import setproctitle
 from busworker import application
 from busworker import outcome as how
 from busworker.errors import ProtocolError
-from busworker.ipc import frames
+from busworker.ipc import frames, stacks
 from busworker.ipc.link import Link
 from busworker.jobs import WorkerJob
 from busworker.outcome import Error
 from busworker.worker.attempt import Runner
 from busworker.worker.mailbox import Mailbox
 from busworker.worker.port import WorkerPort
+from busworker.worker.recycling import Recycling
+from busworker.worker.surroundings import Surroundings
+
+THOROUGH_SECONDS = 0.0002
+"""What a handler takes at least for a thorough look at what it left not to be felt."""
 
 log = logging.getLogger("busworker.worker")
 
@@ -31,6 +36,7 @@ class Worker:
     """The process that runs the handlers of one channel, one message at a time."""
 
     def __init__(self, job: WorkerJob) -> None:
+        stacks.write_into(job.stacks)
         self._job = job
         self._board = job.board
         self._pid = os.getpid()
@@ -43,12 +49,13 @@ class Worker:
         self._title = f"busworker: worker {self._bus.name}.{job.channel}/{job.slot + 1}"
         # A child that a handler forks must not keep the link or the pool's lock: the death of this worker, and of
         # the pool, shows in both.
-        os.register_at_fork(after_in_child=self._leave)
+        os.register_at_fork(after_in_child=self._let_go)
 
     def run(self) -> int:
         """The loop."""
         for hook in self._bus.worker_start_hooks:
             self._runner.run_hook(hook)
+        self._start_clean()
         self._supervisor.send(frames.Started())
         while True:
             if not self._mailbox.has_order:
@@ -56,23 +63,32 @@ class Worker:
             order = self._mailbox.next_order()
             match order:
                 case frames.Handout():
-                    self._execute(order)
+                    seconds = self._execute(order)
+                    thorough = seconds > THOROUGH_SECONDS or not self._mailbox.has_order
+                    reason = self._recycling.reason() or self._surroundings.restore(thorough=thorough)
+                    if reason is not None:
+                        return self._leave(reason)
                 case frames.Finish():
                     return self._finish()
                 case None:
                     return 1
 
-    def _execute(self, handout: frames.Handout) -> None:
+    def _execute(self, handout: frames.Handout) -> float:
+        """Runs the handler and reports; the seconds that it took."""
         slot, number = self._job.slot, handout.number
         self._show(f"{handout.topic} {handout.id[:6]}")
         self._board.begin(slot, number, handout.key, handout.id, time.time())
+        if self._board.unwatched(slot):
+            self._supervisor.send(frames.Begun())
         started = time.monotonic()
         outcome = self._runner.run(handout)
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the handler forked has come back here: it settles nothing
-        self._report(frames.Finished(number, time.monotonic() - started, outcome))
+        seconds = time.monotonic() - started
+        self._report(frames.Finished(number, seconds, outcome))
         # Only now: a finished entry says that the outcome is in the link.
         self._board.finish(slot, number, time.time())
+        return seconds
 
     def _report(self, finished: frames.Finished) -> None:
         try:
@@ -80,6 +96,24 @@ class Worker:
         except ProtocolError as error:
             failed = how.Raised(Error("PublishFailed", f"the attempt published too much: {error}"))
             self._mailbox.send(frames.Finished(finished.number, finished.seconds, failed))
+
+    def _start_clean(self) -> None:
+        """Remembers how this process is before its first message, as each message shall find it."""
+        kept = (0, 1, 2, self._link.fileno(), self._supervisor.fileno(), self._job.stacks)
+        self._surroundings = Surroundings(os.getppid(), kept, self._write_stacks)
+        spec = self._bus.channels[self._job.channel].spec
+        self._recycling = Recycling(spec.max_messages, spec.memory_limit)
+
+    def _write_stacks(self) -> None:
+        stacks.write_into(self._job.stacks)
+
+    def _leave(self, reason: str) -> int:
+        """Executes nothing more: the consumer gives what this process was handed to others."""
+        self._mailbox.send(frames.Leaving(reason))
+        while (order := self._mailbox.next_order()) is not None:
+            if isinstance(order, frames.Finish):
+                return self._finish()
+        return 1
 
     def _finish(self) -> int:
         self._show("stopping")
@@ -94,7 +128,7 @@ class Worker:
     def _show(self, what: str) -> None:
         setproctitle.setproctitle(f"{self._title} {what}")
 
-    def _leave(self) -> None:
+    def _let_go(self) -> None:
         self._link.close()
         self._supervisor.close()
         self._board.close()

@@ -89,7 +89,7 @@ def test_processes_are_named_and_keep_only_their_own_descriptors(start: Start) -
     ]
     board = 3  # its own, its map's and the lock's
     assert f"the consumer has {board + 1} descriptors" in service.stderr
-    assert service.stderr.count(f"a worker has {board + 2} descriptors") == 2
+    assert service.stderr.count(f"a worker has {board + 3} descriptors") == 2
 
 
 def test_the_consumer_is_told_of_a_crash_before_the_replacement(start: Start) -> None:

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from busworker.supervisor.plan import (
+    DUMP_SECONDS,
     NEVER,
     START_LIMIT,
     Action,
+    Dump,
     Exit,
     Kill,
     ReadBoard,
@@ -56,6 +58,15 @@ def killed(made: Service, now: float) -> dict[int, tuple[str, int]]:
     return {a.pid: (a.cause, a.number) for a in actions(made, now) if isinstance(a, Kill)}
 
 
+def dump(made: Service, now: float) -> None:
+    """Has workers write their stacks, as they must before anything else happens to them."""
+    found = actions(made, now)
+    assert found
+    for action in found:
+        assert isinstance(action, Dump)
+        made.pools[action.pool].workers[action.slot].dumped_at = now
+
+
 # Starting
 
 
@@ -75,7 +86,9 @@ def test_a_worker_that_is_never_ready_is_killed_at_its_start_up_deadline() -> No
     made, pool = running(1)
     pool.workers[0].started = False
     assert plan(made, NOW) == ([], NOW + START_LIMIT)
-    assert killed(made, NOW + START_LIMIT) == {101: ("died", 0)}
+    assert killed(made, NOW + START_LIMIT) == {}
+    dump(made, NOW + START_LIMIT)
+    assert killed(made, NOW + START_LIMIT + DUMP_SECONDS) == {101: ("died", 0)}
 
 
 # Deaths of workers
@@ -175,7 +188,9 @@ def test_a_worker_is_killed_for_the_message_whose_deadline_has_passed() -> None:
     made, pool = running()
     pool.workers[1].observe(7, NOW + 3)
     assert plan(made, NOW) == ([], NOW + 3)
-    assert killed(made, NOW + 3) == {102: ("time_limit", 7)}
+    dump(made, NOW + 3)
+    assert plan(made, NOW + 3) == ([], NOW + 3 + DUMP_SECONDS)
+    assert killed(made, NOW + 3 + DUMP_SECONDS) == {102: ("time_limit", 7)}
     pool.workers[1].killed = "time_limit"
     assert not actions(made, NOW + 4)
 
@@ -184,16 +199,44 @@ def test_time_in_which_the_supervisor_was_away_does_not_count() -> None:
     made, pool = running()
     pool.workers[0].observe(7, NOW + 3)
     made.move(60.0)
-    assert not killed(made, NOW + 62.9)
-    assert killed(made, NOW + 63) == {101: ("time_limit", 7)}
+    assert not actions(made, NOW + 62.9)
+    dump(made, NOW + 63)
+    made.move(10.0)
+    assert not actions(made, NOW + 63 + DUMP_SECONDS)
+    assert killed(made, NOW + 73 + DUMP_SECONDS) == {101: ("time_limit", 7)}
 
 
 def test_the_next_message_has_a_deadline_of_its_own() -> None:
     made, pool = running()
     pool.workers[0].observe(7, NOW + 3)
     made.move(60.0)
+    dump(made, NOW + 63)
     pool.workers[0].observe(8, NOW + 70)
-    assert killed(made, NOW + 70) == {101: ("time_limit", 8)}
+    assert not actions(made, NOW + 69)
+    dump(made, NOW + 70)
+    assert killed(made, NOW + 70 + DUMP_SECONDS) == {101: ("time_limit", 8)}
+
+
+def test_a_worker_is_killed_for_the_message_in_which_it_is_over_its_memory_limit() -> None:
+    made, pool = running()
+    pool.memory_limit = 1000
+    pool.workers[0].observe(7, 0.0)
+    pool.workers[0].rss = 1000
+    assert not actions(made, NOW)
+    pool.workers[0].rss = 1001
+    dump(made, NOW)
+    assert killed(made, NOW + DUMP_SECONDS) == {101: ("memory_limit", 7)}
+
+
+def test_a_worker_that_is_over_its_memory_limit_between_messages_is_not_killed() -> None:
+    made, pool = running()
+    pool.memory_limit = 1000
+    pool.workers[0].observe(7, 0.0)
+    pool.workers[0].rss = 1001
+    pool.workers[0].observe(0, 0.0)
+    assert not actions(made, NOW)
+    pool.workers[0].observe(8, 0.0)
+    assert not actions(made, NOW)
 
 
 # Scaling
@@ -291,7 +334,7 @@ class Histories(RuleBasedStateMachine):
 
     @initialize(sizes=st.lists(st.integers(1, 3), min_size=1, max_size=2))
     def begin(self, sizes: list[int]) -> None:
-        pools = {f"c{n}": Pool(f"c{n}", size) for n, size in enumerate(sizes)}
+        pools = {f"c{n}": Pool(f"c{n}", size, memory_limit=1) for n, size in enumerate(sizes)}
         self.service = Service(pools, GRACE)
         self.obey()
 
@@ -327,12 +370,13 @@ class Histories(RuleBasedStateMachine):
         pick.choice(list(self.service.pools.values())).desired = desired  # type: ignore[attr-defined]
         self.obey()
 
-    @rule(limit=st.floats(0, 50), number=st.integers(1, 9))
-    def workers_execute(self, limit: float, number: int) -> None:
+    @rule(limit=st.floats(0, 50), number=st.integers(1, 9), rss=st.integers(0, 2))
+    def workers_execute(self, limit: float, number: int, rss: int) -> None:
         for pool in self.service.pools.values():
             for worker in pool.workers.values():
                 worker.started = True
                 worker.observe(number, self.now + limit)
+                worker.rss = rss
         self.obey()
 
     @precondition(lambda self: self.service.stop is None)
@@ -380,6 +424,10 @@ class Histories(RuleBasedStateMachine):
                 assert pool.worker_started(slot, self.pids, self.now).incarnation == before + 1
             case RetireWorker(name, slot):
                 self.service.pools[name].workers[slot].retiring = True
+            case Dump(name, slot):
+                worker = self.service.pools[name].workers.get(slot)
+                if worker is not None and worker.dumped_at is None:  # two limits may be over at once
+                    worker.dumped_at = self.now
             case Kill():
                 self.kill(action)
             case SendDrain(name):
@@ -403,6 +451,7 @@ class Histories(RuleBasedStateMachine):
             pool.consumer_gone(self.now, worked=True)
         elif (worker := pool.workers.get(action.slot)) is not None:
             assert worker.pid == action.pid
+            assert action.number == 0 or worker.dumped_at is not None, "its stacks come first"
             worker.killed = action.cause
             pool.worker_gone(action.slot, self.now, worked=True)
 
@@ -417,6 +466,8 @@ class Histories(RuleBasedStateMachine):
             return
         self.service.drain(self.now)
         self.now += GRACE + CONSUMER_SETTLES + 101
+        self.obey()
+        self.now += DUMP_SECONDS  # a limit that ended in the same instant had stacks written first
         self.obey()
         assert self.exited is not None, "after a stop there is always an exit"
         forced = self.service.exit_code != 0
