@@ -144,9 +144,11 @@ class Channel:
                 f"channel {self._service}.{self.name} subscribes twice to {spec.topic!r}: use a second channel"
             )
         is_async = inspect.iscoroutinefunction(handler)
-        if self._spec.concurrency > 1:
-            hint = "concurrency > 1 isn't available yet" if is_async else "concurrency > 1 needs an async def handler"
-            raise ConfigurationError(f"channel {self._service}.{self.name}: {hint}; use processes= instead")
+        if self._spec.concurrency > 1 and not is_async:
+            raise ConfigurationError(
+                f"channel {self._service}.{self.name}: concurrency > 1 needs an async def handler, and "
+                f"{name_of(handler)} is none; use processes= instead"
+            )
         self.subscriptions.append(Subscription(spec, codec, handler, dead_on, _wants_message(handler), is_async))
 
 

@@ -11,6 +11,7 @@ from typing import cast
 import msgspec
 
 from busworker.message import (
+    ALONE,
     ATTEMPT,
     HISTORY,
     OWN_PREFIX,
@@ -56,9 +57,12 @@ class Target(msgspec.Struct, frozen=True):
     routing_key: str
 
 
-def retry_copy(delivery: Delivery, envelope: Envelope, attempt: int, target: Target) -> Outgoing:
-    """The message with the number of its next attempt."""
-    return _copy(delivery, envelope, target, {ATTEMPT: attempt})
+def retry_copy(
+    delivery: Delivery, envelope: Envelope, attempt: int, target: Target, *, alone: bool = False
+) -> Outgoing:
+    """The message with the number of its next attempt; `alone`: to be executed with nothing beside it."""
+    headers: Headers = {ATTEMPT: attempt, ALONE: 1} if alone else {ATTEMPT: attempt}
+    return _copy(delivery, envelope, target, headers)
 
 
 def dead_copy(delivery: Delivery, envelope: Envelope, letter: Letter, target: Target) -> Outgoing:
@@ -174,7 +178,11 @@ def _copy(delivery: Delivery, envelope: Envelope, target: Target, headers: Heade
     if envelope.id is not None:
         properties["message_id"] = envelope.id
     ours = {TOPIC: envelope.topic, **headers}
-    theirs = {name: value for name, value in delivery.headers.items() if not (is_brokers(name) or name in ours)}
+    theirs = {
+        name: value
+        for name, value in delivery.headers.items()
+        if not (is_brokers(name) or name in ours or name == ALONE)
+    }
     return Outgoing(target.exchange, target.routing_key, delivery.body, properties, _fitted_headers(theirs, ours))
 
 

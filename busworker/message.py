@@ -22,6 +22,7 @@ BUS_EXCHANGE = "busworker"
 ATTEMPT = "x-busworker-attempt"
 TOPIC = "x-busworker-topic"
 REPLAY = "x-busworker-replay"
+ALONE = "x-busworker-alone"
 HISTORY = "x-busworker-history"
 OWN_PREFIX = "x-busworker-"
 KEY_BYTES = 16
@@ -63,7 +64,10 @@ class Delivery(msgspec.Struct, gc=False):
 
 
 class Envelope(msgspec.Struct, gc=False):
-    """What our wire format says about a delivery; the defaults are those of a foreign message."""
+    """What our wire format says about a delivery; the defaults are those of a foreign message.
+
+    `alone`: its worker crashed while it executed it beside others, so it has to be executed with nothing beside it.
+    """
 
     id: str | None
     topic: str
@@ -71,6 +75,7 @@ class Envelope(msgspec.Struct, gc=False):
     replay: int
     published_at: int | None
     correlation_id: str | None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,7 @@ def read_envelope(delivery: Delivery) -> Envelope:
         replay=_count(headers.get(REPLAY), at_least=0),
         published_at=_timestamp(properties.get("timestamp")),
         correlation_id=_text(properties.get("correlation_id")),
+        alone=_count(headers.get(ALONE), at_least=0) > 0,
     )
 
 

@@ -28,7 +28,10 @@ SMOOTHING = 0.1
 
 
 class Held(msgspec.Struct, gc=False):
-    """A message the consumer holds; `slot` and `number` are set while a worker has it."""
+    """A message the consumer holds; `slot` and `number` are set while a worker has it.
+
+    `alone`: nothing may be executed beside it.
+    """
 
     delivery: Delivery
     envelope: Envelope
@@ -38,6 +41,7 @@ class Held(msgspec.Struct, gc=False):
     number: int = 0
     lost: bool = False
     outcome: Outcome | None = None
+    alone: bool = False
 
 
 class Worker(msgspec.Struct):
@@ -47,14 +51,22 @@ class Worker(msgspec.Struct):
     pid: int
     handed: dict[int, Held] = msgspec.field(default_factory=dict[int, Held])
     retiring: bool = False
+    taken: bool = False
+    """It executes a message that wants to be alone."""
 
 
 class Dispatcher:
-    """The messages and workers of one pool."""
+    """The messages and workers of one pool.
 
-    def __init__(self) -> None:
+    Args:
+        concurrency: how many messages each worker executes at a time.
+    """
+
+    def __init__(self, concurrency: int = 1) -> None:
         self.workers: dict[int, Worker] = {}
         self.waiting: deque[Held] = deque()
+        self.lonely: deque[Held] = deque()
+        self._concurrency = concurrency
         self._numbers: dict[int, int] = {}
         self._open: dict[int, set[int]] = {}
         self._mean: float | None = None
@@ -87,28 +99,48 @@ class Dispatcher:
 
     def take_in(self, held: Held) -> None:
         """A message has arrived and waits."""
-        self.waiting.append(held)
+        self._queue(held).append(held)
 
     def wait_again(self, helds: Iterable[Held]) -> None:
         """Messages that only waited in a link go back to the front, in their order."""
         for held in reversed(list(helds)):
             held.slot, held.number = -1, 0
-            self.waiting.appendleft(held)
+            self._queue(held).appendleft(held)
+
+    def take_waiting(self) -> list[Held]:
+        """All that waits; then nothing does."""
+        found = [*self.lonely, *self.waiting]
+        self.lonely.clear()
+        self.waiting.clear()
+        return found
 
     def assign(self) -> list[Held]:
         """Hands waiting messages to workers: first one to each idle worker, then ahead where handlers are short."""
         assigned: list[Held] = []
-        if not self.waiting:
+        if not self.waiting and not self.lonely:
             return assigned
-        takers = [(slot, worker) for slot, worker in sorted(self.workers.items()) if not worker.retiring]
-        limit = self.ahead
+        takers = [
+            (slot, worker) for slot, worker in sorted(self.workers.items()) if not (worker.retiring or worker.taken)
+        ]
+        self._assign_lonely(takers, assigned)
+        limit = max(self._concurrency, self.ahead)
         depth = min((len(worker.handed) for _, worker in takers), default=limit)
         while self.waiting and depth < limit:
             depth += 1
             for slot, worker in takers:
                 if self.waiting and len(worker.handed) < depth and self._has_entry(slot):
-                    assigned.append(self._hand(slot, worker))
+                    assigned.append(self._hand(self.waiting.popleft(), slot, worker))
         return assigned
+
+    def _assign_lonely(self, takers: list[tuple[int, Worker]], assigned: list[Held]) -> None:
+        """Hands those that must be alone to empty workers; while one waits, a worker gets nothing until it's empty."""
+        while self.lonely and takers:
+            slot, worker = pair = min(takers, key=lambda taker: len(taker[1].handed))
+            takers.remove(pair)
+            if worker.handed or not self._has_entry(slot):
+                return
+            worker.taken = True
+            assigned.append(self._hand(self.lonely.popleft(), slot, worker))
 
     def finished(self, slot: int, incarnation: int, number: int, seconds: float) -> Held | None:
         """A worker finished a message; None if it doesn't hold it (any more)."""
@@ -117,6 +149,7 @@ class Dispatcher:
             return None
         held = worker.handed.pop(number, None)
         if held is not None:
+            worker.taken = False
             self._measure(seconds)
         return held
 
@@ -125,6 +158,19 @@ class Dispatcher:
         self._open.get(held.slot, set()).discard(held.number)
 
     # Figures
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether a worker could execute one more at once, and nothing is here for it."""
+        return not self.holds and any(
+            len(worker.handed) < self._concurrency and not (worker.retiring or worker.taken)
+            for worker in self.workers.values()
+        )
+
+    @property
+    def holds(self) -> bool:
+        """Whether messages wait."""
+        return bool(self.waiting or self.lonely)
 
     @property
     def ahead(self) -> int:
@@ -136,7 +182,7 @@ class Dispatcher:
     @property
     def window(self) -> int:
         """How many unsettled messages the pool may hold: what it works off in a few milliseconds, at least one each."""
-        hands = sum(1 for worker in self.workers.values() if not worker.retiring)
+        hands = self._concurrency * sum(1 for worker in self.workers.values() if not worker.retiring)
         if self._mean is None or self._mean >= HOLD_SECONDS:
             return hands
         return hands * max(1, min(4 * MOST_AHEAD, int(HOLD_SECONDS / max(self._mean, 1e-6))))
@@ -146,8 +192,10 @@ class Dispatcher:
         """How many messages workers have."""
         return sum(len(worker.handed) for worker in self.workers.values())
 
-    def _hand(self, slot: int, worker: Worker) -> Held:
-        held = self.waiting.popleft()
+    def _queue(self, held: Held) -> deque[Held]:
+        return self.lonely if held.alone and self._concurrency > 1 else self.waiting
+
+    def _hand(self, held: Held, slot: int, worker: Worker) -> Held:
         number = self._numbers.get(slot, 0) + 1
         self._numbers[slot] = held.number = number
         held.slot = slot

@@ -47,7 +47,7 @@ class Intake:
             a lost delivery that is still executing, and now ours again.
         """
         envelope = read_envelope(delivery)
-        held = Held(delivery, envelope, key_of(delivery, envelope), subscription)
+        held = Held(delivery, envelope, key_of(delivery, envelope), subscription, alone=envelope.alone)
         if delivery.redelivered:
             if held.key in self._lost:
                 return self._found(self._lost.pop(held.key), delivery)

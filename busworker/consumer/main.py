@@ -61,7 +61,7 @@ class Consumer:
         self._supervisor = Link(job.link, descriptors=True)
         self._links: dict[int, Link] = {}
         self._finishing: list[Link] = []
-        self._dispatcher = Dispatcher()
+        self._dispatcher = Dispatcher(job.channel.concurrency)
         self._at_once = AtOnce()
         self._ended: list[Ended] = []
         self._session: Session | None = None
@@ -147,10 +147,12 @@ class Consumer:
         self._drop_link(link)
         waited: list[Held] = []
         for held in handed:
-            ended = ended_by_death(held, notice) if self._board.was_started(held.slot, held.number) else None
+            started = self._board.was_started(held.slot, held.number)
+            ended = ended_by_death(held, notice) if started else None
             if ended is not None:
                 self._end(ended)
             else:
+                held.alone |= started  # it may be what held up the other, at whose limit they both were killed
                 waited.append(held)
         self._wait_again(waited)
 
@@ -212,7 +214,7 @@ class Consumer:
         """Tells retired workers without work to finish, and ends the drain once nobody is left."""
         for slot, _ in self._dispatcher.idle_retired():
             self._leave(slot, "")
-        if self._draining and not (self._links or self._finishing or self._ended or self._dispatcher.waiting):
+        if self._draining and not (self._links or self._finishing or self._ended or self._dispatcher.holds):
             self._supervisor.send(frames.Drained())
             self._over = True
 
@@ -289,7 +291,7 @@ class Consumer:
         session.close()
         self._session = None
         self._unsettled = 0
-        self._dispatcher.waiting.clear()
+        self._dispatcher.take_waiting()
         for ended in self._ended:
             ended.held.outcome = ended.outcome
         executing = (held for worker in self._dispatcher.workers.values() for held in worker.handed.values())
@@ -304,9 +306,10 @@ class Consumer:
             self._take_in(delivery)
 
     def _has_room(self) -> bool:
-        """Whether it is worth fetching: half of the window is free, so that claims come in batches."""
-        window = self._dispatcher.window
-        return not self._draining and window - self._unsettled >= max(1, window // 2)
+        """Whether fetching is worth it: a worker lacks work, or half of the window is free: claims come in batches."""
+        room = self._dispatcher.window - self._unsettled
+        wanted = 1 if self._dispatcher.is_hungry else max(1, self._dispatcher.window // 2)
+        return not self._draining and room >= wanted
 
     def _take_in(self, delivery: Delivery) -> None:
         admitted = self._intake.admit(delivery, self._queues[delivery.queue])
@@ -316,8 +319,7 @@ class Consumer:
             self._end(admitted)
 
     def _give_back_waiting(self) -> None:
-        while self._dispatcher.waiting:
-            held = self._dispatcher.waiting.popleft()
+        for held in self._dispatcher.take_waiting():
             self._ended.append(Ended(held, how.Stopped(), WorkerInfo()))
 
     # Settling

@@ -48,7 +48,9 @@ def step(ended: Ended, spec: SubscriptionSpec, now: float) -> Step:
         case settlement.GiveBack():
             return Step(Settled(tag, "return"), returned=True)
         case settlement.RetryIn(delay, attempt):
-            copy = retry_copy(held.delivery, envelope, attempt, topology.retry_target(delay, work))
+            # A crash takes all with it that were executing in that process: apart, the guilty one is found.
+            alone = isinstance(ended.outcome, how.Crashed)
+            copy = retry_copy(held.delivery, envelope, attempt, topology.retry_target(delay, work), alone=alone)
             return Step(Settled(tag, "ack", (copy,)), delay, text=f"again in {delay} s ({_cause(ended.outcome)})")
         case settlement.Dead(reason, attempts, error):
             letter = Letter(reason, attempts, rfc3339(now), error, ended.worker)

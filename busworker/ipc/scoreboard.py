@@ -30,8 +30,9 @@ import msgspec
 from busworker.errors import ConfigurationError
 from busworker.message import KEY_BYTES
 
-MAGIC = b"BWBOARD1"
-RING = 256 + 1
+MAGIC = b"BWBOARD2"
+RING = 1000 + 256
+"""Entries of a slot: the most that may be executed at a time, and as many as may be finished and unsettled."""
 HEADER_BYTES = 64
 SLOT_HEADER_BYTES = 256
 ENTRY_BYTES = 32
@@ -135,6 +136,7 @@ class Scoreboard:
         return [
             bytes(self._map[at : at + KEY_BYTES])
             for slot in range(self.slots)
+            if self._was_used(slot)
             for number in range(RING)
             if self._is_open(at := self._entry(slot, number))
         ]
@@ -147,15 +149,23 @@ class Scoreboard:
     # The worker writes.
 
     def begin(self, slot: int, number: int, key: bytes, message_id: str, now: float) -> None:
-        """Opens the entry of a message. The digest is there before the field that makes it count."""
-        at, base = self._entry(slot, number), self._base(slot)
-        board = self._map
-        board[at : at + KEY_BYTES] = key
-        _U64.pack_into(board, at + _WORKER_FIELD, number << 1)
+        """Opens the entry of a message and shows it as what the slot executes."""
+        self.open_entry(slot, number, key)
+        self.show(slot, number, message_id, now, time.monotonic())
+
+    def open_entry(self, slot: int, number: int, key: bytes) -> None:
+        """The message executes. The digest is there before the field that makes it count."""
+        at = self._entry(slot, number)
+        self._map[at : at + KEY_BYTES] = key
+        _U64.pack_into(self._map, at + _WORKER_FIELD, number << 1)
+
+    def show(self, slot: int, number: int, message_id: str, since: float, begun: float) -> None:
+        """What the slot executes: of several messages the one whose deadline is next."""
+        base, board = self._base(slot), self._map
         name = message_id.encode("utf-8", "replace")[: ID_BYTES - 1]
         board[base + _ID : base + _ID + len(name) + 1] = name + b"\0"
-        _F64.pack_into(board, base + _SINCE, now)
-        _F64.pack_into(board, base + _BEGUN, time.monotonic())
+        _F64.pack_into(board, base + _SINCE, since)
+        _F64.pack_into(board, base + _BEGUN, begun)
         _U64.pack_into(board, base + _NUMBER, number)
 
     def write_deadline(self, slot: int, deadline: float) -> None:
@@ -163,11 +173,15 @@ class Scoreboard:
         _F64.pack_into(self._map, self._base(slot) + _DEADLINE, deadline)
 
     def finish(self, slot: int, number: int, now: float) -> None:
-        """The outcome of the message has been sent."""
+        """The outcome of the message has been sent, and nothing executes any more."""
         base = self._base(slot)
         _F64.pack_into(self._map, base + _DEADLINE, 0.0)
         _F64.pack_into(self._map, base + _SINCE, now)
         _U64.pack_into(self._map, base + _NUMBER, 0)
+        self.finish_entry(slot, number)
+
+    def finish_entry(self, slot: int, number: int) -> None:
+        """The outcome of the message has been sent."""
         _U64.pack_into(self._map, self._entry(slot, number) + _WORKER_FIELD, number << 1 | 1)
 
     # The consumer writes.
@@ -250,6 +264,10 @@ class Scoreboard:
 
     def _entry(self, slot: int, number: int) -> int:
         return HEADER_BYTES + slot * SLOT_BYTES + SLOT_HEADER_BYTES + number % RING * ENTRY_BYTES
+
+    def _was_used(self, slot: int) -> bool:
+        begin = self._entry(slot, 0)
+        return self._map[begin : begin + RING * ENTRY_BYTES].count(0) != RING * ENTRY_BYTES
 
     def _is_open(self, at: int) -> bool:
         return self._read(at + _WORKER_FIELD) >> 1 != self._read(at + _CONSUMER_FIELD)

@@ -8,25 +8,39 @@ import inspect
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from weakref import WeakSet
 
 from busworker import outcome as how
 from busworker.bus import Around, Bus
 from busworker.channel import Subscription
 from busworker.copies import cut
+from busworker.declaration import SubscriptionSpec
 from busworker.errors import DecodeError, Reject, Retry, TimeLimitExceeded
 from busworker.ipc.frames import Handout
 from busworker.message import Message, own_headers_removed, utc
 from busworker.outcome import Error, Outcome
-from busworker.worker.limit import SoftLimit
+from busworker.worker.limit import AsyncLimit, SoftLimit
 from busworker.worker.port import Attempt, current
 
 TRACEBACK_LIMIT = 16_000
 MESSAGE_LIMIT = 4_000
 LEFT_TASKS_SECONDS = 1.0
 """Seconds for the tasks that an async handler leaves to end once they are cancelled."""
+
+
+R = TypeVar("R")
+Extend: TypeAlias = Callable[[SubscriptionSpec, float], None]
+
+
+class Prepared(NamedTuple):
+    """An attempt that can begin."""
+
+    subscription: Subscription
+    event: object
+    attempt: Attempt
 
 
 class Runner:
@@ -48,18 +62,41 @@ class Runner:
         self._loop = Loop()
 
     def run(self, handout: Handout) -> Outcome:
-        """The outcome of one attempt."""
-        subscription = self._subscriptions[handout.subscription]
+        """The outcome of one attempt, with no other beside it."""
+        prepared = self._prepared(handout, self._extend)
+        if not isinstance(prepared, Prepared):
+            return prepared
+        outcome = self._outcome(prepared)
+        prepared.attempt.end(failed=not isinstance(outcome, how.Returned))
+        return outcome
+
+    async def run_beside(self, handout: Handout, set_deadline: Callable[[float], None]) -> Outcome:
+        """The outcome of one attempt in a task of its own, beside others; nothing that the handler raises leaves it."""
+        limit = AsyncLimit(set_deadline)
+        prepared = self._prepared(handout, lambda spec, seconds: limit.move(seconds, seconds + spec.kill_after))
+        if not isinstance(prepared, Prepared):
+            return prepared
+        subscription, event, attempt = prepared
+        outcome: Outcome
         try:
-            event: object = subscription.codec.decode(handout.body)
-        except DecodeError as error:
-            return how.Invalid(Error("DecodeError", clean(str(error), MESSAGE_LIMIT)))
-        except Exception as error:  # noqa: BLE001  the event type's own checks (__post_init__) may raise anything
-            return how.Invalid(described(error))
-        attempt = Attempt(self._message(handout, subscription), f"{subscription.spec.topic}/{self._name}")
-        outcome = self._outcome(subscription, event, attempt)
+            current.set(attempt)
+            spec = subscription.spec
+            if spec.time_limit is not None:
+                limit.move(spec.time_limit, spec.time_limit + spec.kill_after)
+            await self._call_async(subscription, _arguments(subscription, event, attempt), attempt.message)
+        except BaseException as error:  # noqa: BLE001  one handler call with its hooks: whatever it raised is its outcome
+            outcome = _failure(error, subscription.dead_on)
+            if (told := limit.told(error)) is not None:
+                outcome = how.TimedOut(Error("TimeLimitExceeded", told, clean(_stack(error), TRACEBACK_LIMIT)))
+        else:
+            outcome = how.Returned(tuple(attempt.outgoing))
+        limit.stop()
         attempt.end(failed=not isinstance(outcome, how.Returned))
         return outcome
+
+    def serve(self, awaitable: Awaitable[R]) -> R:
+        """Runs a coroutine in the event loop in which async hooks have run."""
+        return self._loop.run(awaitable, keeps_tasks=True)
 
     def run_hook(self, hook: Callable[[], object]) -> None:
         """Runs a start or stop hook, plain or async."""
@@ -71,14 +108,23 @@ class Runner:
         """Ends the event loop, if there was one."""
         self._loop.close()
 
-    def _message(self, handout: Handout, subscription: Subscription) -> Message:
+    def _prepared(self, handout: Handout, extend: Extend) -> Prepared | Outcome:
+        subscription = self._subscriptions[handout.subscription]
+        try:
+            event: object = subscription.codec.decode(handout.body)
+        except DecodeError as error:
+            return how.Invalid(Error("DecodeError", clean(str(error), MESSAGE_LIMIT)))
+        except Exception as error:  # noqa: BLE001  the event type's own checks (__post_init__) may raise anything
+            return how.Invalid(described(error))
+        message = self._message(handout, subscription, extend)
+        return Prepared(subscription, event, Attempt(message, f"{subscription.spec.topic}/{self._name}"))
+
+    def _extend(self, spec: SubscriptionSpec, seconds: float) -> None:
+        self._limit.move(seconds)
+        self._set_deadline(seconds + spec.kill_after)
+
+    def _message(self, handout: Handout, subscription: Subscription, extend: Extend) -> Message:
         spec = subscription.spec
-        limit = spec.time_limit
-
-        def extend(seconds: float) -> None:
-            self._limit.move(seconds)
-            self._set_deadline(seconds + spec.kill_after)
-
         return Message(
             id=handout.id,
             topic=handout.topic,
@@ -89,10 +135,11 @@ class Runner:
             correlation_id=handout.correlation_id,
             headers=own_headers_removed(handout.headers),
             body=handout.body,
-            _extend=None if limit is None else extend,
+            _extend=None if spec.time_limit is None else partial(extend, spec),
         )
 
-    def _outcome(self, subscription: Subscription, event: object, attempt: Attempt) -> Outcome:
+    def _outcome(self, prepared: Prepared) -> Outcome:
+        subscription, event, attempt = prepared
         try:
             try:
                 if subscription.spec.time_limit is not None:
@@ -107,7 +154,7 @@ class Runner:
 
     def _call(self, subscription: Subscription, event: object, attempt: Attempt) -> None:
         current.set(attempt)
-        arguments = (event, attempt.message) if subscription.wants_message else (event,)
+        arguments = _arguments(subscription, event, attempt)
         if subscription.is_async or self._has_async_hook:
             self._loop.run(self._call_async(subscription, arguments, attempt.message))
             return
@@ -143,8 +190,8 @@ class Loop:
         self._runner: asyncio.Runner | None = None
         self._kept: WeakSet[asyncio.Task[object]] = WeakSet()
 
-    def run(self, awaitable: Awaitable[object], *, keeps_tasks: bool = False) -> None:
-        """Runs it to its end, in the context of the caller.
+    def run(self, awaitable: Awaitable[R], *, keeps_tasks: bool = False) -> R:
+        """Runs it to its end, in the context of the caller; its result.
 
         Args:
             awaitable: what to run.
@@ -154,7 +201,7 @@ class Loop:
         if self._runner is None:
             self._runner = asyncio.Runner()
         try:
-            self._runner.run(self._awaited(awaitable, keeps_tasks), context=contextvars.copy_context())
+            return self._runner.run(self._awaited(awaitable, keeps_tasks), context=contextvars.copy_context())
         except Exception:
             raise
         except BaseException:
@@ -167,9 +214,9 @@ class Loop:
             runner, self._runner = self._runner, None
             runner.close()
 
-    async def _awaited(self, awaitable: Awaitable[object], keeps_tasks: bool) -> None:
+    async def _awaited(self, awaitable: Awaitable[R], keeps_tasks: bool) -> R:
         try:
-            await awaitable
+            return await awaitable
         finally:
             left = asyncio.all_tasks() - {asyncio.current_task()} - set(self._kept)
             if keeps_tasks:
@@ -183,6 +230,10 @@ def _failure(error: BaseException, dead_on: tuple[type[BaseException], ...]) -> 
         return failure(error, dead_on)
     except BaseException:  # noqa: BLE001  its __class__ is the handler's code as well
         return how.Raised(described(error))
+
+
+def _arguments(subscription: Subscription, event: object, attempt: Attempt) -> tuple[object, ...]:
+    return (event, attempt.message) if subscription.wants_message else (event,)
 
 
 def failure(error: BaseException, dead_on: tuple[type[BaseException], ...]) -> Outcome:

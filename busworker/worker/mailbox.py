@@ -24,7 +24,11 @@ ANSWER_MARGIN = 1.0
 
 
 class Mailbox:
-    """The link with its readers."""
+    """The link with its readers.
+
+    Attributes:
+        on_order: called, in whatever thread has read it, when an order has come.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -34,6 +38,7 @@ class Mailbox:
         self._orders: deque[frames.Handout | frames.Finish] = deque()
         self._answers: dict[int, frames.Published] = {}
         self._requests = itertools.count(1)
+        self.on_order: Callable[[], None] | None = None
         self._pid = os.getpid()
         self._identity = _identity(link)
 
@@ -48,6 +53,18 @@ class Mailbox:
             if not self._read(lambda: bool(self._orders), None):
                 return None
         return self._orders.popleft()
+
+    def fileno(self) -> int:
+        """Readable when something has come; for a loop that doesn't wait in `next_order`."""
+        return self._link.fileno()
+
+    def look(self) -> bool:
+        """Reads what has come, without waiting; False: the consumer is gone."""
+        return self._read(lambda: False, 0)
+
+    def take_order(self) -> frames.Handout | frames.Finish | None:
+        """The next order that was read; None: there is none."""
+        return self._orders.popleft() if self._orders else None
 
     def send(self, frame: frames.Frame) -> None:
         """Sends a frame whole; never from a process that a handler forked, nor into another file.
@@ -111,6 +128,8 @@ class Mailbox:
                     self._answers[request] = frame
                 case _:
                     raise ProtocolError(f"the consumer sent {type(frame).__name__}")
+        if self.on_order is not None and self._orders:
+            self.on_order()
 
 
 def _identity(link: Link) -> tuple[int, int] | None:

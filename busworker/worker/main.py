@@ -6,16 +6,13 @@ import logging
 import os
 import time
 
-import setproctitle
-
 from busworker import application
-from busworker import outcome as how
-from busworker.errors import ProtocolError
 from busworker.ipc import frames, stacks
 from busworker.ipc.link import Link
 from busworker.jobs import WorkerJob
-from busworker.outcome import Error
 from busworker.worker.attempt import Runner
+from busworker.worker.crowd import Crowd
+from busworker.worker.desk import Desk
 from busworker.worker.mailbox import Mailbox
 from busworker.worker.port import WorkerPort
 from busworker.worker.recycling import Recycling
@@ -33,20 +30,22 @@ def main(job: WorkerJob) -> int:
 
 
 class Worker:
-    """The process that runs the handlers of one channel, one message at a time."""
+    """The process that runs the handlers of one channel."""
 
     def __init__(self, job: WorkerJob) -> None:
         stacks.write_into(job.stacks)
         self._job = job
         self._board = job.board
-        self._pid = os.getpid()
         self._supervisor = Link(job.supervisor, blocking=True)
         self._link = Link(job.link, blocking=True)
         self._mailbox = Mailbox(self._link)
         self._bus = job.bus if job.bus is not None else application.load(job.app)
         self._bus.use_port(WorkerPort(self._mailbox, self._bus.publish_deadline, delays=job.delays))
         self._runner = Runner(self._bus, job.channel, self._set_deadline)
-        self._title = f"busworker: worker {self._bus.name}.{job.channel}/{job.slot + 1}"
+        title = f"busworker: worker {self._bus.name}.{job.channel}/{job.slot + 1}"
+        self._desk = Desk(job.board, job.slot, self._mailbox, self._supervisor, title)
+        self._spec = self._bus.channels[job.channel].spec
+        self._recycling = Recycling(self._spec.max_messages, self._spec.memory_limit)
         # A child that a handler forks must not keep the link or the pool's lock: the death of this worker, and of
         # the pool, shows in both.
         os.register_at_fork(after_in_child=self._let_go)
@@ -55,78 +54,71 @@ class Worker:
         """The loop."""
         for hook in self._bus.worker_start_hooks:
             self._runner.run_hook(hook)
-        self._start_clean()
+        orderly = self._execute_beside() if self._spec.concurrency > 1 else self._execute_one_by_one()
+        return self._finish() if orderly else 1
+
+    def _execute_one_by_one(self) -> bool:
+        """Executes until it is told to finish: True; or until the consumer is gone: False."""
+        surroundings = self._start_clean()
         self._supervisor.send(frames.Started())
         while True:
             if not self._mailbox.has_order:
-                self._show("idle")
+                self._desk.entitle("idle")
             order = self._mailbox.next_order()
             match order:
                 case frames.Handout():
                     seconds = self._execute(order)
                     thorough = seconds > THOROUGH_SECONDS or not self._mailbox.has_order
-                    reason = self._recycling.reason() or self._surroundings.restore(thorough=thorough)
+                    reason = self._recycling.reason() or surroundings.restore(thorough=thorough)
                     if reason is not None:
                         return self._leave(reason)
                 case frames.Finish():
-                    return self._finish()
+                    return True
                 case None:
-                    return 1
+                    return False
+
+    def _execute_beside(self) -> bool:
+        """As `_execute_one_by_one`, several at a time."""
+        crowd = Crowd(
+            self._spec.concurrency, self._mailbox, self._desk, self._runner, self._recycling, self._start_clean
+        )
+        self._supervisor.send(frames.Started())
+        return self._runner.serve(crowd.serve())
 
     def _execute(self, handout: frames.Handout) -> float:
         """Runs the handler and reports; the seconds that it took."""
-        slot, number = self._job.slot, handout.number
-        self._show(f"{handout.topic} {handout.id[:6]}")
-        self._board.begin(slot, number, handout.key, handout.id, time.time())
-        if self._board.unwatched(slot):
-            self._supervisor.send(frames.Begun())
+        self._desk.begin_alone(handout)
         started = time.monotonic()
         outcome = self._runner.run(handout)
-        if os.getpid() != self._pid:
-            os._exit(0)  # a child that the handler forked has come back here: it settles nothing
         seconds = time.monotonic() - started
-        self._report(frames.Finished(number, seconds, outcome))
-        # Only now: a finished entry says that the outcome is in the link.
-        self._board.finish(slot, number, time.time())
+        self._desk.finished(handout.number, seconds, outcome, last=True)
         return seconds
 
-    def _report(self, finished: frames.Finished) -> None:
-        try:
-            self._mailbox.send(finished)
-        except ProtocolError as error:
-            failed = how.Raised(Error("PublishFailed", f"the attempt published too much: {error}"))
-            self._mailbox.send(frames.Finished(finished.number, finished.seconds, failed))
-
-    def _start_clean(self) -> None:
+    def _start_clean(self) -> Surroundings:
         """Remembers how this process is before its first message, as each message shall find it."""
         kept = (0, 1, 2, self._link.fileno(), self._supervisor.fileno(), self._job.stacks)
-        self._surroundings = Surroundings(os.getppid(), kept, self._write_stacks)
-        spec = self._bus.channels[self._job.channel].spec
-        self._recycling = Recycling(spec.max_messages, spec.memory_limit)
+        return Surroundings(os.getppid(), kept, self._write_stacks)
 
     def _write_stacks(self) -> None:
         stacks.write_into(self._job.stacks)
 
-    def _leave(self, reason: str) -> int:
+    def _leave(self, reason: str) -> bool:
         """Executes nothing more: the consumer gives what this process was handed to others."""
         self._mailbox.send(frames.Leaving(reason))
         while (order := self._mailbox.next_order()) is not None:
             if isinstance(order, frames.Finish):
-                return self._finish()
-        return 1
+                return True
+        return False
 
     def _finish(self) -> int:
-        self._show("stopping")
+        self._desk.entitle("stopping")
         for hook in self._bus.worker_stop_hooks:
             self._runner.run_hook(hook)
         self._runner.close()
         return 0
 
     def _set_deadline(self, seconds: float | None) -> None:
-        self._board.write_deadline(self._job.slot, 0.0 if seconds is None else time.monotonic() + seconds)
-
-    def _show(self, what: str) -> None:
-        setproctitle.setproctitle(f"{self._title} {what}")
+        self._desk.set_deadline(0.0 if seconds is None else time.monotonic() + seconds)
 
     def _let_go(self) -> None:
         self._link.close()

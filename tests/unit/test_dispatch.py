@@ -119,3 +119,68 @@ def test_no_message_is_ever_in_two_places_or_gone(steps: list[str], workers: int
             *(one for worker in dispatcher.workers.values() for one in worker.handed.values()),
         ]
         assert len({one.key for one in places}) == len(places) == count - done
+
+
+@given(
+    st.lists(st.one_of(st.booleans(), st.just("assign"), st.integers(0, 9)), max_size=200),
+    st.integers(1, 3),
+    st.integers(2, 4),
+)
+def test_nothing_is_beside_what_wants_to_be_alone_and_nobody_starves(
+    steps: list[bool | str | int], workers: int, concurrency: int
+) -> None:
+    dispatcher, count, done = Dispatcher(concurrency), 0, 0
+    for slot in range(workers):
+        dispatcher.added(slot, 1, 100 + slot)
+
+    def finish(pick: int) -> int:
+        busy = [(slot, number) for slot, worker in dispatcher.workers.items() for number in worker.handed]
+        if not busy:
+            return 0
+        slot, number = busy[pick % len(busy)]
+        one = dispatcher.finished(slot, 1, number, 1.0)
+        assert one is not None
+        dispatcher.entry_closed(one)
+        return 1
+
+    for step in steps:
+        if step == "assign":
+            dispatcher.assign()
+        elif isinstance(step, bool):
+            one = held(f"m{count}")
+            one.alone = step
+            dispatcher.take_in(one)
+            count += 1
+        elif isinstance(step, int):
+            done += finish(step)
+        for worker in dispatcher.workers.values():
+            assert len(worker.handed) <= concurrency
+            if any(one.alone for one in worker.handed.values()):
+                assert len(worker.handed) == 1
+    for _ in range(count):  # each turn at least one is handed out, and one ends
+        dispatcher.assign()
+        done += finish(0)
+    assert done == count
+    assert not dispatcher.holds
+
+
+def test_while_one_waits_to_be_alone_the_other_workers_go_on() -> None:
+    dispatcher = Dispatcher(2)
+    for slot in range(2):
+        dispatcher.added(slot, 1, 100 + slot)
+    for number in range(4):
+        dispatcher.take_in(held(f"m{number}"))
+    dispatcher.assign()
+    alone = held("alone")
+    alone.alone = True
+    dispatcher.take_in(alone)
+    dispatcher.take_in(held("more"))
+    assert dispatcher.assign() == []
+    numbers = list(dispatcher.workers[1].handed)
+    assert dispatcher.finished(1, 1, numbers[0], 1.0)
+    assert dispatcher.assign() == [], "the worker with the least to do is kept free"
+    assert dispatcher.finished(1, 1, numbers[1], 1.0)
+    assert [(one.key, one.slot) for one in dispatcher.assign()] == [(b"alone", 1)]
+    assert dispatcher.finished(0, 1, next(iter(dispatcher.workers[0].handed)), 1.0)
+    assert [(one.key, one.slot) for one in dispatcher.assign()] == [(b"more", 0)]
+    assert not dispatcher.is_hungry

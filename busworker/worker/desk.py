@@ -1,0 +1,103 @@
+"""What a worker says of each message: in its slot of the scoreboard, to its consumer, and in its title."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import msgspec
+import setproctitle
+
+from busworker import outcome as how
+from busworker.errors import ProtocolError
+from busworker.ipc import frames
+from busworker.ipc.link import Link
+from busworker.ipc.scoreboard import Scoreboard
+from busworker.outcome import Error
+from busworker.worker.mailbox import Mailbox
+
+
+class Executing(msgspec.Struct):
+    """A message that is executed: `begun` and `deadline` (0: none) are monotonic seconds, `since` Unix time."""
+
+    handout: frames.Handout
+    begun: float
+    since: float
+    deadline: float = 0.0
+
+
+class Desk:
+    """A worker's slot, links and title.
+
+    Args:
+        board: the pool's scoreboard.
+        slot: the worker's, from 0.
+        mailbox: the way to the consumer.
+        supervisor: the way to the supervisor.
+        title: the process title without what it does.
+    """
+
+    def __init__(self, board: Scoreboard, slot: int, mailbox: Mailbox, supervisor: Link, title: str) -> None:
+        self._board = board
+        self._slot = slot
+        self._mailbox = mailbox
+        self._supervisor = supervisor
+        self._title = title
+        self._pid = os.getpid()
+
+    def begin_alone(self, handout: frames.Handout) -> None:
+        """A message begins, and nothing is executed beside it; it has no deadline yet."""
+        self.entitle(f"{handout.topic} {handout.id[:6]}")
+        self._board.begin(self._slot, handout.number, handout.key, handout.id, time.time())
+        self._tell_begun()
+
+    def begin(self, handout: frames.Handout) -> Executing:
+        """A message begins beside others; it has no deadline yet, and is not shown."""
+        one = Executing(handout, time.monotonic(), time.time())
+        self._board.open_entry(self._slot, handout.number, handout.key)
+        return one
+
+    def show(self, executing: dict[int, Executing]) -> None:
+        """Shows of all that is executed what must end next: at its deadline the supervisor kills for that message."""
+        if not executing:
+            self.entitle("idle")
+            return
+        first = min(executing.values(), key=lambda one: one.deadline or float("inf"))
+        handout = first.handout
+        # Without a deadline while the number changes: the pair is never one message's number and another's deadline.
+        self.set_deadline(0.0)
+        self._board.show(self._slot, handout.number, handout.id, first.since, first.begun)
+        self.set_deadline(first.deadline)
+        more = f" +{len(executing) - 1}" if len(executing) > 1 else ""
+        self.entitle(f"{handout.topic} {handout.id[:6]}{more}")
+        self._tell_begun()
+
+    def set_deadline(self, at: float) -> None:
+        """Monotonic seconds at which the worker is killed; 0: never."""
+        self._board.write_deadline(self._slot, at)
+
+    def finished(self, number: int, seconds: float, outcome: how.Outcome, *, last: bool) -> None:
+        """Sends an outcome; `last`: nothing is executed any more."""
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that the handler forked has come back here: it settles nothing
+        self._report(frames.Finished(number, seconds, outcome))
+        # Only now: a finished entry says that the outcome is in the link.
+        if last:
+            self._board.finish(self._slot, number, time.time())
+        else:
+            self._board.finish_entry(self._slot, number)
+
+    def entitle(self, what: str) -> None:
+        """Says in the process title what the worker does."""
+        setproctitle.setproctitle(f"{self._title} {what}")
+
+    def _tell_begun(self) -> None:
+        if self._board.unwatched(self._slot):
+            self._supervisor.send(frames.Begun())
+
+    def _report(self, finished: frames.Finished) -> None:
+        try:
+            self._mailbox.send(finished)
+        except ProtocolError as error:
+            failed = how.Raised(Error("PublishFailed", f"the attempt published too much: {error}"))
+            self._mailbox.send(frames.Finished(finished.number, finished.seconds, failed))
