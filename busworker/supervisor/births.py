@@ -31,7 +31,7 @@ def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket) -> Bi
         retention=orders.retention,
     )
     role = f"consumer {orders.service.name}.{spec.name}"
-    return Birth(f"busworker: {role}", role, orders.consumer_main, job, (link.fileno(),))
+    return Birth(f"busworker: {role}", role, orders.consumer_main, job, (link.fileno(),), stacks=orders.stacks)
 
 
 def worker_birth(orders: Orders, place: Place, link: socket.socket, supervisor: socket.socket) -> Birth:
@@ -49,4 +49,5 @@ def worker_birth(orders: Orders, place: Place, link: socket.socket, supervisor: 
     )
     role = f"worker {orders.service.name}.{place.channel}/{place.slot + 1}"
     keep = (link.fileno(), supervisor.fileno())
-    return Birth(f"busworker: {role} idle", role, orders.worker_main, job, keep, runs_user_code=True)
+    title = f"busworker: {role} idle"
+    return Birth(title, role, orders.worker_main, job, keep, True, orders.stacks, orders.mark)

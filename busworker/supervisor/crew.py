@@ -25,6 +25,7 @@ from busworker.ipc.scoreboard import Owed, Scoreboard
 from busworker.supervisor import child
 from busworker.supervisor.births import Place, consumer_birth, worker_birth
 from busworker.supervisor.child import Death
+from busworker.supervisor.dumps import Process
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.plan import Kill
 from busworker.supervisor.state import Pool, Service, Worker
@@ -62,6 +63,12 @@ class Crew:
         self._on_counts = on_counts
         self._consumer: Link | None = None
         self._workers: dict[int, Link] = {}
+
+    def processes(self) -> list[Process]:
+        """Those that haven't been reaped."""
+        consumer, workers = self.pool.consumer, self.pool.workers.values()
+        found = [] if consumer is None else [Process(f"consumer {self.name}", consumer.pid)]
+        return found + [Process(f"worker {self.name}/{worker.slot + 1}", worker.pid) for worker in workers]
 
     # Starting
 

@@ -87,9 +87,9 @@ def test_processes_are_named_and_keep_only_their_own_descriptors(start: Start) -
         "busworker: worker email.welcome/1 idle",
         "busworker: worker email.welcome/2 idle",
     ]
-    board = 3  # its own, its map's and the lock's
-    assert f"the consumer has {board + 1} descriptors" in service.stderr
-    assert service.stderr.count(f"a worker has {board + 2} descriptors") == 2
+    common = 4  # the scoreboard's own, its map's, its lock's, and the file for stacks
+    assert f"the consumer has {common + 1} descriptors" in service.stderr
+    assert service.stderr.count(f"a worker has {common + 2} descriptors") == 2
 
 
 def test_the_consumer_is_told_of_a_crash_before_the_replacement(start: Start) -> None:
