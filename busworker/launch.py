@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
+
+from busworker import procfs
 
 HANDOVER = "BUSWORKER_HANDOVER"
 """Names, for the next program of this process, the descriptors that it takes over; removed as soon as it is read."""
@@ -36,6 +39,7 @@ class Launch:
         arguments: those, from the command's name on.
         environment: before the application could change it.
         folder: the current one, as the shell named it: where that is a link, the next start follows it anew.
+        children: the processes that were there already, as where a shell script ends by `exec busworker start`.
         handover: what this program took over from the last one of this process.
     """
 
@@ -43,6 +47,7 @@ class Launch:
     arguments: tuple[str, ...]
     environment: dict[str, str]
     folder: str
+    children: frozenset[int]
     handover: Handover | None
 
     @classmethod
@@ -57,15 +62,16 @@ class Launch:
         python = sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]
         if not sys.executable or arguments[:1] != [COMMAND] or [*python, *arguments] != sys.orig_argv[1:]:
             return None
-        return cls((sys.executable, *python), tuple(arguments), dict(os.environ), _folder(), handover)
+        children = frozenset(procfs.children())
+        return cls((sys.executable, *python), tuple(arguments), dict(os.environ), _folder(), children, handover)
 
-    def check(self) -> NoReturn:
-        """Replaces this process by one that only checks whether such a start would succeed.
+    def check(self, variables: Mapping[str, str]) -> NoReturn:
+        """Replaces this process by one that only checks whether such a start would succeed, with these variables too.
 
         Raises:
             OSError: it can't be run.
         """
-        self._run((self.arguments[0], ONLY_CHECK, *self.arguments[1:]), self.environment)
+        self._run((self.arguments[0], ONLY_CHECK, *self.arguments[1:]), self.environment | dict(variables))
 
     def again(self, handover: Handover) -> NoReturn:
         """Replaces this process by a new start of itself.

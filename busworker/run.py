@@ -13,21 +13,21 @@ from pathlib import Path
 import msgspec
 import setproctitle
 
-from busworker import logs, places
+from busworker import logs, places, procfs
 from busworker.brokers import parse
 from busworker.declaration import ServiceSpec
 from busworker.ipc import control
 from busworker.ipc.instance import Identity, already_running, held, holder
 from busworker.launch import Handover, Launch
+from busworker.procfs import Seen
 from busworker.run_options import StartOptions
-from busworker.supervisor import procfs, remains, signals
+from busworker.supervisor import remains, signals
 from busworker.supervisor.boards import open_board
 from busworker.supervisor.child import freeze
 from busworker.supervisor.leftovers import warn_of_leftovers
 from busworker.supervisor.main import Supervisor
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.probe import probe
-from busworker.supervisor.procfs import Seen
 from busworker.urls import hide_password
 
 log = logging.getLogger("busworker.supervisor")

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Set
 from typing import NamedTuple
 
-from busworker.supervisor import procfs
+from busworker import procfs
 
 log = logging.getLogger("busworker.supervisor")
 

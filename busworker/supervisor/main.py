@@ -52,7 +52,7 @@ class Supervisor:
         self._signals = Signals()
         self._server = Server(_listening(orders), self._selector, self._commands.handle)
         self._orders = orders
-        self._reload = Reload(orders.launch, orders.key)
+        self._reload = Reload(orders.launch, orders.key, orders.mark)
         self._dumps = Dumps(orders.stacks)
         self._remains = Remains(orders.mark)
         self._undertaker = Undertaker(
@@ -190,6 +190,7 @@ class Supervisor:
             log.warning("the supervisor was away for %.1f s: all deadlines move by as much", late)
             self._observe()
             self._service.move(late)
+            self._reload.until += late
         return now
 
     # Signals
@@ -237,7 +238,8 @@ class Supervisor:
         self._undertaker.close()
         if self._service.renewing and self._exit_code is not None:
             self._listener = self._server.hand_over()
-            self._remains.end_all()
+            # What the import has started belongs to the old code.
+            self._remains.end_all(None if self._orders.launch is None else self._orders.launch.children)
         else:
             self._remains.end_all()
             self._server.close()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from busworker.launch import Launch
 from busworker.supervisor import child
 from busworker.supervisor.child import Birth, Death
+from busworker.supervisor.remains import VARIABLE
 
 log = logging.getLogger("busworker.supervisor")
 
@@ -26,10 +27,11 @@ MOST_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class CheckJob:
-    """What the checking process is given: what to run, and the descriptor of a file for what it says."""
+    """What the checking process is given: what to run, a file for what it says, and the mark of what it starts."""
 
     launch: Launch
     file: int
+    mark: str
 
 
 class Reload:
@@ -38,14 +40,16 @@ class Reload:
     Args:
         launch: how this process was started; None: that isn't known, so it can't be started again.
         key: stands for the running service; new code that would run as another doesn't fit.
+        mark: of what importing the new code starts.
 
     Attributes:
         pid: of the checking process, while there is one.
         until: when its time is over; monotonic seconds.
     """
 
-    def __init__(self, launch: Launch | None, key: str) -> None:
+    def __init__(self, launch: Launch | None, key: str, mark: str) -> None:
         self._launch = launch
+        self._mark = mark
         self._key = key
         self._file = -1
         self.pid: int | None = None
@@ -80,7 +84,7 @@ class Reload:
     def _fork(self, launch: Launch, now: float) -> None:
         with tempfile.TemporaryFile() as file:  # no pipe: whoever the application leaves behind may keep it open
             self._file = os.dup(file.fileno())
-        job = CheckJob(launch, self._file)
+        job = CheckJob(launch, self._file, self._mark)
         try:
             self.pid = child.fork(Birth("busworker: check", "check", f"{__name__}:main", job, (self._file,)))
         except OSError as error:
@@ -116,7 +120,7 @@ def main(job: CheckJob) -> int:
     """The child: becomes the checking process."""
     for stream in (1, 2):
         os.dup2(job.file, stream)
-    job.launch.check()
+    job.launch.check({VARIABLE: f"{job.mark}.{os.getpid()}"})
 
 
 def _reaped(pid: int) -> Death | None:

@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable, Set
 from contextlib import suppress
 
-from busworker.supervisor import procfs
-from busworker.supervisor.procfs import Seen
+from busworker import procfs
+from busworker.procfs import Seen
 
 log = logging.getLogger("busworker.supervisor")
 

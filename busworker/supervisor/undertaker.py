@@ -15,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from busworker import procfs
 from busworker.errors import ConfigurationError
 from busworker.ipc.scoreboard import Scoreboard
-from busworker.supervisor import child, procfs, remains
+from busworker.procfs import Seen
+from busworker.supervisor import child, remains
 from busworker.supervisor.child import Birth
-from busworker.supervisor.procfs import Seen
 
 PATIENCE = 10.0
 
