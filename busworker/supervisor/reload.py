@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 
 from busworker.launch import Launch
@@ -91,7 +92,8 @@ class Reload:
             os.close(self._file)
             self._refuse(f"a process to check it can't be started: {error}")
             return
-        os.setpgid(self.pid, self.pid)  # the child does so too: whoever is first, `cancel` finds its group
+        with suppress(PermissionError):  # its exec was quicker: by then it has done so itself
+            os.setpgid(self.pid, self.pid)  # so that `cancel` finds its group
         self.until = now + PATIENCE
         log.info("SIGHUP: checking the new code, pid %d", self.pid)
 
@@ -102,6 +104,8 @@ class Reload:
         self._end()
         if ended.exit_code != 0:
             self._refuse(last.removeprefix("busworker: ") or f"the process that checked it ended with {ended}")
+        elif not last.startswith(f"{FITS} "):
+            self._refuse("importing it ended the process that checked it (exit code 0)")
         elif last != f"{FITS} {self._key}":
             self._refuse("it is another service, broker or instance now: stop this one and start that")
         else:
