@@ -65,6 +65,7 @@ class Remains:
         self._kept = procfs.children()
         self._ours: Set[int] = frozenset()
         self._started_by: dict[int, int] = {}
+        self._killed: set[int] = set()
         self._due = 0.0
 
     def turn(self, now: float, ours: Set[int], *, child: bool) -> None:
@@ -80,8 +81,7 @@ class Remains:
         if not died and not child and now < self._due:
             return
         self._due = now + LOOK
-        while self._round(died):
-            died = True
+        self._rounds(died)
 
     def end_all(self, kept: Set[int] | None = None) -> None:
         """Ends what workers have started, when none of our own children is left; waits for up to `LOOK` seconds.
@@ -93,11 +93,19 @@ class Remains:
         if kept is not None:
             self._kept &= kept
         until = time.monotonic() + LOOK
-        while (self._round(died=True) or self._doomed()) and time.monotonic() < until:
+        self._rounds(died=True)
+        while self._doomed() and time.monotonic() < until:
             time.sleep(ROUNDS_PAUSE)
+            self._rounds(died=True)
 
-    def _round(self, died: bool) -> bool:
-        """Looks once; whether somebody was reaped, whose own children are ours only now."""
+    def _rounds(self, died: bool) -> None:
+        """Looks until nobody was reaped: the children of whoever was are ours only now."""
+        while gone := self._round(died):
+            died = died or not gone.isdisjoint(self._killed)
+            self._killed -= gone
+
+    def _round(self, died: bool) -> set[int]:
+        """Looks once and kills; those that were reaped. `died`: what is new was left by somebody who is dead."""
         found = procfs.children() - self._ours - self._kept
         gone = {pid for pid in found if _reaped(pid)}
         found -= gone
@@ -106,7 +114,8 @@ class Remains:
         self._started_by = {pid: by for pid, by in self._started_by.items() if pid in found}
         for pid in self._doomed():
             os.kill(pid, signal.SIGKILL)
-        return bool(gone)
+            self._killed.add(pid)
+        return gone
 
     def _doomed(self) -> list[int]:
         return [pid for pid, by in self._started_by.items() if by != NOBODY and by not in self._ours]
