@@ -21,7 +21,7 @@ from busworker.ipc.instance import Identity, already_running, held, holder
 from busworker.launch import Handover, Launch
 from busworker.procfs import Seen
 from busworker.run_options import StartOptions
-from busworker.supervisor import remains, signals
+from busworker.supervisor import remains
 from busworker.supervisor.boards import open_board
 from busworker.supervisor.child import freeze
 from busworker.supervisor.leftovers import warn_of_leftovers
@@ -109,8 +109,8 @@ def _end_leftovers(key: str, service: str) -> None:
 
 
 def _start_again(launch: Launch, handover: Handover) -> None:
+    """Returns only if that can't be done."""
     log.info("starting again")
-    signals.block()
     try:
         launch.again(handover)
     except OSError as error:

@@ -26,7 +26,7 @@ from busworker.supervisor.plan import Action, plan
 from busworker.supervisor.reload import Reload
 from busworker.supervisor.remains import Remains
 from busworker.supervisor.server import Server
-from busworker.supervisor.signals import Signals
+from busworker.supervisor.signals import Signals, block
 from busworker.supervisor.state import Pool, Service
 from busworker.supervisor.undertaker import Undertaker
 
@@ -233,10 +233,17 @@ class Supervisor:
             self._told_stop = True
             log.info("draining, for up to %g s", max(0.0, stop.workers_at - stop.since))
 
+    def _renews(self) -> bool:
+        """Whether the service starts again. A stop may have come at the last moment; later ones wait for the start."""
+        if not self._service.renewing or self._exit_code is None:
+            return False
+        block()
+        return {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}.isdisjoint(self._signals.read())
+
     def _close(self) -> None:
         self._reload.cancel()
         self._undertaker.close()
-        if self._service.renewing and self._exit_code is not None:
+        if self._renews():
             self._listener = self._server.hand_over()
             # What the import has started belongs to the old code.
             self._remains.end_all(None if self._orders.launch is None else self._orders.launch.children)

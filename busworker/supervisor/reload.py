@@ -78,8 +78,9 @@ class Reload:
     def cancel(self) -> None:
         """Ends the check without a result."""
         if self.pid is not None:
-            os.killpg(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            with suppress(ProcessLookupError, ChildProcessError):  # a thread that the import has left was quicker
+                os.killpg(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
             self._end()
 
     def _fork(self, launch: Launch, now: float) -> None:
@@ -102,7 +103,7 @@ class Reload:
         lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
         last = lines[-1] if lines else ""
         self._end()
-        if ended.exit_code != 0:
+        if ended.signal is not None or ended.exit_code:
             self._refuse(last.removeprefix("busworker: ") or f"the process that checked it ended with {ended}")
         elif not last.startswith(f"{FITS} "):
             self._refuse("importing it ended the process that checked it (exit code 0)")
@@ -128,5 +129,8 @@ def main(job: CheckJob) -> int:
 
 
 def _reaped(pid: int) -> Death | None:
-    done, status = os.waitpid(pid, os.WNOHANG)
+    try:
+        done, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # as in `cancel`
+        return Death(None, None)
     return child.death(status) if done else None

@@ -107,7 +107,7 @@ class Remains:
     def _round(self, died: bool) -> set[int]:
         """Looks once and kills; those that were reaped. `died`: what is new was left by somebody who is dead."""
         found = procfs.children() - self._ours - self._kept
-        gone = {pid for pid in found if _reaped(pid)}
+        gone = {pid for pid in found if reaped(pid)}
         found -= gone
         for pid in found - self._started_by.keys():
             self._started_by[pid] = self._origin(pid) or (THE_DEAD if died else NOBODY)
@@ -171,7 +171,8 @@ def _is_dead(seen: Seen) -> bool:
     return told is None or told.state in "ZX"
 
 
-def _reaped(pid: int) -> bool:
+def reaped(pid: int) -> bool:
+    """Whether that child has ended, and so is gone now."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:  # a thread that the application's import has left was quicker

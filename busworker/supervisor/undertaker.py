@@ -63,7 +63,7 @@ class Undertaker:
 
     def reap(self) -> None:
         """Notes that it has died, if so."""
-        if self.pid is not None and os.waitpid(self.pid, os.WNOHANG)[0]:
+        if self.pid is not None and remains.reaped(self.pid):
             self.pid = None
 
     def close(self) -> None:

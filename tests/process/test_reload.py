@@ -151,6 +151,16 @@ def test_term_during_the_check_stops_the_service(stage: Stage) -> None:
     assert "starting again" not in service.stderr
 
 
+@pytest.mark.parametrize("text", ["SIGHUP: checking", "the new code is good", "drained", "starting again"])
+def test_term_at_any_moment_of_a_reload_stops_the_service(stage: Stage, text: str) -> None:
+    write(stage, "old")
+    service = stage.start("shop")
+    service.signal(signal.SIGHUP)
+    service.wait_log(text)
+    assert service.terminate() == 0
+    assert service.stderr.count(READY) == 1
+
+
 def test_term_during_the_drain_of_a_hup_stops_the_service(stage: Stage) -> None:
     service = hung_up(stage)
     service.signal(signal.SIGTERM)

@@ -178,11 +178,15 @@ def test_a_killed_supervisor_leaves_nobody_and_its_successor_writes_down_what_is
 def test_what_a_handler_forked_does_not_hold_the_pools_lock(start: Start, home: Home) -> None:
     service = start("fork")
     forked = int(service.wait_log("forked ").split()[1])
+    (undertaker,) = [member.pid for member in service.tree() if "undertaker" in member.title]
+    os.kill(undertaker, signal.SIGSTOP)  # else it would end what is forked
     service.kill()
     board = Scoreboard(home.state / "welcome.board", 0)
     wait_until(board.lock, 5.0, "the lock")
     board.close()
     assert alive(forked)
+    os.kill(undertaker, signal.SIGCONT)
+    wait_until(lambda: not alive(forked), 1.0, "its end")
 
 
 def test_status_tells_of_workers_and_counts(start: Start, home: Home) -> None:
