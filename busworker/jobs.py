@@ -48,7 +48,8 @@ class WorkerJob:
         incarnation: which process of that slot it is, from 1.
         link: its end of the link to its consumer.
         supervisor: its end of the link to the supervisor.
-        stacks: the file for its Python stacks (`ipc.stacks`).
+        stacks: the file for its Python stacks at its end (`ipc.stacks`).
+        log_stacks: the file of all processes for those that the log wants.
         board: the pool's scoreboard.
         delays: whether the broker can hold a message back.
     """
@@ -61,5 +62,6 @@ class WorkerJob:
     link: socket.socket
     supervisor: socket.socket
     stacks: int
+    log_stacks: int
     board: Scoreboard
     delays: bool

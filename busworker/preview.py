@@ -18,6 +18,7 @@ from busworker.channel import Subscription
 from busworker.declaration import ServiceSpec
 from busworker.errors import ApplicationError
 from busworker.message import as_text
+from busworker.parent import die_with_parent
 from busworker.payload import JSON_CODEC
 
 
@@ -42,8 +43,9 @@ def preview(spec: str) -> Bus:
         Call it before there are threads. The child has ended when it returns.
     """
     reading, writing = os.pipe()
-    child = os.fork()
+    parent, child = os.getpid(), os.fork()
     if child == 0:
+        die_with_parent(parent, signal.SIGKILL)
         os.close(reading)
         _report(spec, writing)
     os.close(writing)

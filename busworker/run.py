@@ -13,12 +13,15 @@ from pathlib import Path
 import msgspec
 import setproctitle
 
-from busworker import logs, places
+from busworker import logs, places, procfs
 from busworker.brokers import parse
 from busworker.declaration import ServiceSpec
 from busworker.ipc import control
-from busworker.ipc.instance import Identity, already_running, held
+from busworker.ipc.instance import Identity, already_running, held, holder
+from busworker.launch import Handover, Launch
+from busworker.procfs import Seen
 from busworker.run_options import StartOptions
+from busworker.supervisor import remains
 from busworker.supervisor.boards import open_board
 from busworker.supervisor.child import freeze
 from busworker.supervisor.leftovers import warn_of_leftovers
@@ -33,6 +36,8 @@ CONSUMER_MAIN = "busworker.consumer.main:main"
 WORKER_MAIN = "busworker.worker.main:main"
 GONE_WITHIN = 0.5
 """Seconds for the last processes of a killed service to let go of its control socket."""
+PATIENCE = 2.0
+"""Seconds for ending what a predecessor has left."""
 PROBE = "busworker.broker.probing:probe"
 EMBEDDED = ("filesystem:", "memory:")
 
@@ -55,15 +60,61 @@ def supervise(options: StartOptions) -> int:
     logs.setup(options.log_level, options.log_format, f"supervisor {service.name}")
     key = places.instance_key(service.name, options.broker, options.instance)
     who = Identity(service.name, options.instance, hide_password(options.broker), os.getpid())
-    with held(places.lock_path(key), who):
+    handover = None if options.launch is None else options.launch.handover
+    path = places.lock_path(key)
+    before = holder(path)
+    with held(path, who, None if handover is None else handover.lock) as lock:
         _refuse_second(places.socket_path(key), who)
+        if before is not None and handover is None:  # it was killed: an orderly end leaves the file empty
+            _end_leftovers(key, service.name)
         setproctitle.setproctitle(f"busworker: supervisor {service.name}")
         if options.preload:
-            warn_of_leftovers()
+            warn_of_leftovers(handover or ())
         freeze()
         if options.broker.startswith(EMBEDDED):
             probe(PROBE, options.broker)
-        return Supervisor(_orders(options, service, key)).run()
+        supervisor = Supervisor(_orders(options, service, key))
+        code = supervisor.run()
+        if supervisor.listener is not None and options.launch is not None:
+            _start_again(options.launch, Handover(lock, supervisor.listener))
+        return code
+
+
+def check(options: StartOptions) -> str:
+    """Does what can fail in `supervise` for reasons of code and settings; nothing is left of it.
+
+    Returns:
+        What stands for the service that would run: `places.instance_key`.
+
+    Raises:
+        BrokerUnavailable, ConfigurationError, TopologyMismatch: as `supervise`.
+    """
+    parse(options.broker)
+    service = _chosen(options)
+    if options.broker.startswith(EMBEDDED):
+        probe(PROBE, options.broker)
+    return places.instance_key(service.name, options.broker, options.instance)
+
+
+def _end_leftovers(key: str, service: str) -> None:
+    """Ends what a predecessor has left that was killed together with its undertaker."""
+    pattern = remains.pattern_of_key(key)
+
+    def is_left(seen: Seen) -> bool:
+        return remains.is_orphan(seen.pid, service) or procfs.told(seen.pid, pattern) is not None
+
+    ended = remains.end_leftovers(is_left, PATIENCE)
+    if ended:
+        log.warning("the service was killed before; %d processes that it had left were ended", ended)
+
+
+def _start_again(launch: Launch, handover: Handover) -> None:
+    """Returns only if that can't be done."""
+    log.info("starting again")
+    try:
+        launch.again(handover)
+    except OSError as error:
+        log.critical("the service can't be started again: %s", error)
 
 
 def _refuse_second(path: Path, who: Identity) -> None:
@@ -75,7 +126,7 @@ def _refuse_second(path: Path, who: Identity) -> None:
         AlreadyRunning: somebody serves this instance's socket.
     """
     until = time.monotonic() + GONE_WITHIN
-    while (pid := control.listener(path)) is not None:
+    while (pid := control.listener(path)) not in (None, who.pid):
         if time.monotonic() >= until:
             raise already_running(who, pid)
         time.sleep(0.02)
@@ -93,6 +144,7 @@ def _chosen(options: StartOptions) -> ServiceSpec:
 
 
 def _orders(options: StartOptions, service: ServiceSpec, key: str) -> Orders:
+    handover = None if options.launch is None else options.launch.handover
     boards = {
         channel.name: open_board(places.board_path(key, channel.name), channel.processes)
         for channel in service.channels
@@ -109,4 +161,8 @@ def _orders(options: StartOptions, service: ServiceSpec, key: str) -> Orders:
         socket=places.socket_path(key),
         consumer_main=CONSUMER_MAIN,
         worker_main=WORKER_MAIN,
+        key=key,
+        launch=options.launch,
+        listener=None if handover is None else handover.listener,
+        mark=remains.new_mark(key),
     )

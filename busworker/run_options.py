@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from busworker.bus import Bus
+from busworker.launch import Launch
 from busworker.retention import Retention
 
 
@@ -23,6 +24,7 @@ class StartOptions:
         log_level: `debug`, `info`, `warning` or `error`.
         log_format: `text` or `json`.
         workers: the number of workers by channel; only these channels run.
+        launch: how this process was started; None: unknown, so it can't start itself again.
     """
 
     app: str
@@ -35,3 +37,4 @@ class StartOptions:
     log_level: str
     log_format: str
     workers: dict[str, int]
+    launch: Launch | None = None

@@ -12,9 +12,12 @@ from busworker import logs, settings
 from busworker.application import load, require_channels
 from busworker.cli.options import CHANNEL, broker_option, require_app, setting_option
 from busworker.declaration import ServiceSpec
+from busworker.launch import ONLY_CHECK, Launch
 from busworker.preview import preview
 from busworker.retention import Retention
 from busworker.run_options import StartOptions
+from busworker.supervisor import signals
+from busworker.supervisor.reload import FITS
 
 log = logging.getLogger("busworker.cli")
 
@@ -40,12 +43,18 @@ log = logging.getLogger("busworker.cli")
 @click.option("--no-preload", is_flag=True, help="Import the application in each worker instead of once.")
 @setting_option(settings.LOG_LEVEL)
 @setting_option(settings.LOG_FORMAT)
+@click.option(ONLY_CHECK, is_flag=True, hidden=True)
 def start(app: str | None, app_option: str | None, broker: str | None, **options: Any) -> int:
     """Run the service of APP: module[:attribute] or file.py[:attribute].
 
-    It ends on TERM or INT, after what executes has finished (see --grace); a second signal ends it at once.
+    It ends on TERM or INT, after what executes has finished (see --grace); a second signal ends it at once. HUP has
+    it start again with new code. USR1 writes the stack of each process into the log.
     """
-    from busworker.run import supervise  # so that --help stays quick
+    launch = Launch.current()  # before the application can change anything
+    only_check: bool = options["only_check"]
+    if not only_check:
+        signals.until_started()
+    from busworker import run  # so that --help stays quick
 
     level = settings.require(settings.LOG_LEVEL, options["log_level"])
     form = settings.require(settings.LOG_FORMAT, options["log_format"])
@@ -55,24 +64,27 @@ def start(app: str | None, app_option: str | None, broker: str | None, **options
     bus = load(where) if preload else preview(where)
     require_channels(bus)
     logs.set_role(f"supervisor {bus.name}")
-    return supervise(
-        StartOptions(
-            app=where,
-            bus=bus,
-            broker=settings.broker_of(bus.broker, broker),
-            instance=settings.require(settings.INSTANCE, options["instance"]),
-            grace=settings.require(settings.GRACE, options["grace"]),
-            preload=preload,
-            log_level=level,
-            log_format=form,
-            retention=Retention(
-                dead_max_age=settings.find(settings.DEAD_MAX_AGE, options["dead_max_age"]),
-                dead_max_count=settings.find(settings.DEAD_MAX_COUNT, options["dead_max_count"]),
-                unrouted_max_age=settings.find(settings.UNROUTED_MAX_AGE, options["unrouted_max_age"]),
-            ),
-            workers=workers(bus.spec, options["channels"], settings.find(settings.PROCESSES, options["processes"])),
-        )
+    chosen = StartOptions(
+        app=where,
+        bus=bus,
+        broker=settings.broker_of(bus.broker, broker),
+        instance=settings.require(settings.INSTANCE, options["instance"]),
+        grace=settings.require(settings.GRACE, options["grace"]),
+        preload=preload,
+        log_level=level,
+        log_format=form,
+        retention=Retention(
+            dead_max_age=settings.find(settings.DEAD_MAX_AGE, options["dead_max_age"]),
+            dead_max_count=settings.find(settings.DEAD_MAX_COUNT, options["dead_max_count"]),
+            unrouted_max_age=settings.find(settings.UNROUTED_MAX_AGE, options["unrouted_max_age"]),
+        ),
+        workers=workers(bus.spec, options["channels"], settings.find(settings.PROCESSES, options["processes"])),
+        launch=launch,
     )
+    if not only_check:
+        return run.supervise(chosen)
+    click.echo(f"{FITS} {run.check(chosen)}")
+    return 0
 
 
 def workers(spec: ServiceSpec, channels: Sequence[tuple[str, int | None]], processes: int | None) -> dict[str, int]:

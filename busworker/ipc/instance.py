@@ -27,15 +27,20 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def held(path: Path, who: Identity) -> Generator[None]:
+def held(path: Path, who: Identity, inherited: int | None = None) -> Generator[int]:
     """Holds the instance's lock (flock(2)); children close their copy, so it goes with the supervisor.
+
+    Args:
+        path: the lock's file.
+        who: what is written there.
+        inherited: a descriptor that holds the lock already, unless its file was removed meanwhile.
 
     Raises:
         AlreadyRunning: another supervisor holds it.
         ConfigurationError: the file can't be made.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _opened(path, inherited)
     except OSError as error:
         raise ConfigurationError(f"the lock {path} can't be made: {error.strerror}") from error
     try:
@@ -43,13 +48,17 @@ def held(path: Path, who: Identity) -> Generator[None]:
         with suppress(OSError):  # a full disk: then errors name nobody
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, msgspec.json.encode(who), 0)
-        yield
+        try:
+            yield descriptor
+        finally:
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
 
 def holder(path: Path) -> Identity | None:
-    """Who has written itself into a lock's file last; None if nobody has."""
+    """Who has written itself into a lock's file last; None if nobody has, or it has let go of it in order."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Identity)
     except (OSError, msgspec.DecodeError):
@@ -63,6 +72,15 @@ def already_running(who: Identity, pid: int | None) -> AlreadyRunning:
         f"service {who.service} runs already as instance {who.instance!r} on this broker{process}: "
         "stop it, or choose another --instance"
     )
+
+
+def _opened(path: Path, inherited: int | None) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if inherited is None:
+        return descriptor
+    same = os.path.sameopenfile(descriptor, inherited)
+    os.close(descriptor if same else inherited)
+    return inherited if same else descriptor
 
 
 def _lock(descriptor: int, path: Path, who: Identity) -> None:

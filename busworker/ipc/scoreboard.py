@@ -216,6 +216,10 @@ class Scoreboard:
         """Whether the worker of the slot ever began that message."""
         return self._read(self._entry(slot, number) + _WORKER_FIELD) >> 1 == number
 
+    def pids(self) -> set[int]:
+        """The workers' pids, or those that they had if they have died since."""
+        return {self._read(self._base(slot) + _PID) for slot in range(self.slots)} - {0}
+
     def view(self, slot: int) -> SlotView:
         """What the slot says now."""
         base, board = self._base(slot), self._map

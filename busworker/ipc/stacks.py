@@ -11,6 +11,8 @@ import os
 import signal
 import tempfile
 
+LOG_SIGNAL = signal.SIGUSR1
+"""Makes any process of ours write its stacks, for the log, and go on."""
 DUMP_SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 """Makes a worker write its stacks and die. A real-time signal, because programs use the others themselves.
 
@@ -36,6 +38,12 @@ def write_into(descriptor: int) -> None:
     faulthandler.enable(descriptor, all_threads=True)
     faulthandler.unregister(DUMP_SIGNAL)
     faulthandler.register(DUMP_SIGNAL, descriptor, all_threads=True, chain=True)  # what follows is the default: death
+
+
+def take_part(descriptor: int) -> None:
+    """From now on this process writes its stacks there at `LOG_SIGNAL`."""
+    faulthandler.unregister(LOG_SIGNAL)
+    faulthandler.register(LOG_SIGNAL, descriptor, all_threads=True)
 
 
 def clear(descriptor: int) -> None:

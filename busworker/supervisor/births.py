@@ -39,7 +39,7 @@ def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket) -> Bi
         retention=orders.retention,
     )
     role = f"consumer {orders.service.name}.{spec.name}"
-    return Birth(f"busworker: {role}", role, orders.consumer_main, job, (link.fileno(),))
+    return Birth(f"busworker: {role}", role, orders.consumer_main, job, (link.fileno(),), stacks=orders.stacks)
 
 
 def worker_birth(orders: Orders, place: Place, ends: Ends) -> Birth:
@@ -53,9 +53,11 @@ def worker_birth(orders: Orders, place: Place, ends: Ends) -> Birth:
         link=ends.link,
         supervisor=ends.supervisor,
         stacks=ends.stacks,
+        log_stacks=orders.stacks,
         board=orders.boards[place.channel].scoreboard,
         delays=holds_back(orders.broker),
     )
     role = f"worker {orders.service.name}.{place.channel}/{place.slot + 1}"
     keep = (ends.link.fileno(), ends.supervisor.fileno(), ends.stacks)
-    return Birth(f"busworker: {role} idle", role, orders.worker_main, job, keep, runs_user_code=True)
+    title = f"busworker: {role} idle"
+    return Birth(title, role, orders.worker_main, job, keep, True, orders.stacks, orders.mark)

@@ -22,7 +22,9 @@ from typing import NoReturn, cast
 import setproctitle
 
 from busworker import logs
+from busworker.ipc import stacks
 from busworker.parent import die_with_parent
+from busworker.supervisor.remains import VARIABLE
 
 log = logging.getLogger("busworker.supervisor")
 
@@ -43,6 +45,9 @@ class Birth:
         keep: descriptors it keeps besides 0, 1 and 2.
         runs_user_code: SIGINT raises KeyboardInterrupt, as programs expect, and what this child itself forks
             gets none of its descriptors.
+        stacks: the file into which it writes its stacks on SIGUSR1.
+        mark: of what it starts itself (`supervisor.remains`).
+        outlives: it doesn't end with the supervisor.
     """
 
     title: str
@@ -51,6 +56,9 @@ class Birth:
     job: object
     keep: tuple[int, ...] = ()
     runs_user_code: bool = False
+    stacks: int | None = None
+    mark: str = ""
+    outlives: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +149,32 @@ def _live(birth: Birth, parent: int, file: tuple[int, int] | None) -> NoReturn:
 
 def _settle_in(birth: Birth, parent: int, file: tuple[int, int] | None) -> None:
     os.setpgid(0, 0)
-    die_with_parent(parent, signal.SIGKILL)
+    if not birth.outlives:
+        die_with_parent(parent, signal.SIGKILL)
     _reset_signals(interruptible=birth.runs_user_code)
-    kept = _close_others({0, 1, 2, *birth.keep}, file)
+    kept = _close_others({0, 1, 2, *birth.keep, *_stacks(birth)}, file)
     if birth.runs_user_code:
         # What a handler forks must neither hold the pool's lock nor look like a living worker.
         os.register_at_fork(after_in_child=partial(_point_at_nothing, kept))
+        _mark(birth)
+    for descriptor in _stacks(birth):
+        stacks.take_part(descriptor)
     _point_at_nothing([0])
     setproctitle.setproctitle(birth.title)
     logs.set_role(birth.role)
+
+
+def _mark(birth: Birth) -> None:
+    """Has all that this worker starts say so: in its environment; or in its title, where its memory is our copy."""
+    mark = f"{birth.mark}.{os.getpid()}"
+    os.environ[VARIABLE] = mark
+    os.register_at_fork(
+        after_in_child=partial(setproctitle.setproctitle, f"busworker: started by {birth.role} ({mark})")
+    )
+
+
+def _stacks(birth: Birth) -> tuple[int, ...]:
+    return () if birth.stacks is None else (birth.stacks,)
 
 
 def _reset_signals(*, interruptible: bool) -> None:

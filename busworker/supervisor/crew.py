@@ -25,6 +25,7 @@ from busworker.ipc.scoreboard import Owed, Scoreboard
 from busworker.supervisor import autopsy, child
 from busworker.supervisor.births import Ends, Place, consumer_birth, worker_birth
 from busworker.supervisor.child import Death
+from busworker.supervisor.dumps import Process
 from busworker.supervisor.memory import MemoryWatch, OomKills
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.plan import Dump, Kill
@@ -70,6 +71,12 @@ class Crew:
         self._dumped: dict[int, Kill] = {}
         self._oom = OomKills()
         self.memory = MemoryWatch(self.board, spec.memory_limit)
+
+    def processes(self) -> list[Process]:
+        """Those that haven't been reaped."""
+        consumer, workers = self.pool.consumer, self.pool.workers.values()
+        found = [] if consumer is None else [Process(f"consumer {self.name}", consumer.pid)]
+        return found + [Process(f"worker {self.name}/{worker.slot + 1}", worker.pid) for worker in workers]
 
     # Starting
 

@@ -6,27 +6,28 @@ import logging
 import os
 import stat
 import threading
+from collections.abc import Container
 from pathlib import Path
 
 log = logging.getLogger("busworker.supervisor")
 
 
-def warn_of_leftovers() -> None:
-    """Names the threads and sockets that are there, before the supervisor opens its own.
+def warn_of_leftovers(own: Container[int]) -> None:
+    """Names the threads and sockets that are there, before the supervisor opens its own; `own` are some that it has.
 
     A fork copies no thread, so what one held stays locked in the child; a socket would be closed in it.
     """
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:
         log.warning("importing the application started threads, which workers won't have: %s", ", ".join(threads))
-    sockets = _sockets()
+    sockets = _sockets(own)
     if sockets:
         log.warning("importing the application opened sockets, which workers won't have: %s", ", ".join(sockets))
 
 
-def _sockets() -> list[str]:
+def _sockets(own: Container[int]) -> list[str]:
     """Sockets that this process made; an inherited one, as from systemd, is inheritable still (PEP 446)."""
-    made = [descriptor for descriptor in _descriptors() if _is_own_socket(descriptor)]
+    made = [descriptor for descriptor in _descriptors() if descriptor not in own and _is_own_socket(descriptor)]
     return [_name(descriptor) for descriptor in made]
 
 

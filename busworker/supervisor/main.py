@@ -11,6 +11,7 @@ import logging
 import os
 import selectors
 import signal
+import socket
 import time
 from typing import assert_never
 
@@ -19,12 +20,16 @@ from busworker.ipc import control
 from busworker.supervisor import plan as plans
 from busworker.supervisor.commands import MOST_PROCESSES, Commands
 from busworker.supervisor.crew import Crew
+from busworker.supervisor.dumps import Dumps
 from busworker.supervisor.memory import LOOK
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.plan import Action, plan
+from busworker.supervisor.reload import Reload
+from busworker.supervisor.remains import Remains
 from busworker.supervisor.server import Server
-from busworker.supervisor.signals import Signals
+from busworker.supervisor.signals import Signals, block
 from busworker.supervisor.state import Pool, Service
+from busworker.supervisor.undertaker import Undertaker
 
 log = logging.getLogger("busworker.supervisor")
 
@@ -47,7 +52,15 @@ class Supervisor:
         for spec in channels:
             self._crews[spec.name] = Crew(orders, spec, self._service, self._selector, self._commands.counts)
         self._signals = Signals()
-        self._server = Server(control.listen(orders.socket), self._selector, self._commands.handle)
+        self._server = Server(_listening(orders), self._selector, self._commands.handle)
+        self._orders = orders
+        self._reload = Reload(orders.launch, orders.key, orders.mark)
+        self._dumps = Dumps(orders.stacks)
+        self._remains = Remains(orders.mark)
+        self._undertaker = Undertaker(
+            orders.service.name, orders.mark, [board.scoreboard.path for board in orders.boards.values()]
+        )
+        self._child = True
         self._socket = orders.socket
         self._socket_due = 0.0
         self._told_socket = False
@@ -58,6 +71,7 @@ class Supervisor:
         self._terminated = False
         self._told_stop = False
         self._exit_code: int | None = None
+        self._listener: int | None = None
         self._next_due = self._expected
 
     def run(self) -> int:
@@ -70,6 +84,11 @@ class Supervisor:
                 self._wait()
         finally:
             self._close()
+
+    @property
+    def listener(self) -> int | None:
+        """After `run`: the control socket's descriptor, if the service is to start again; None: it has ended."""
+        return self._listener
 
     # A turn
 
@@ -108,7 +127,10 @@ class Supervisor:
                 assert_never(action)
 
     def _wait(self) -> None:
-        until = min(self._next_due, self._server.next_due, self._commands.next_due)
+        self._undertaker.keep()
+        until = min(
+            self._next_due, self._server.next_due, self._commands.next_due, self._dumps.next_due, self._reload.until
+        )
         timeout = min(max(until - time.monotonic(), 0.0), self._look_again())
         events = self._selector.select(timeout)
         now = self._now(timeout)
@@ -117,10 +139,22 @@ class Supervisor:
         for crew in self._crews.values():
             crew.reap()
             crew.flush()
+        self._undertaker.reap()
+        if self._reload.turn(now) and self._service.stop is None:
+            log.info("the new code is good: the service starts again once it has drained")
+            self._service.renew(now)
+        self._remains.turn(now, self._pids(), child=self._child)
+        self._child = False
+        self._dumps.turn(now, self._pids())
         self._observe()
         self._commands.turn(now)
         self._server.expire(now)
         self._keep_socket(now)
+
+    def _pids(self) -> set[int]:
+        """The children that haven't been reaped."""
+        others = {pid for pid in (self._reload.pid, self._undertaker.pid) if pid is not None}
+        return others.union(*(pool.pids for pool in self._service.pools.values()))
 
     def _keep_socket(self, now: float) -> None:
         """Makes the control socket anew if somebody has removed it, or its folder."""
@@ -162,6 +196,7 @@ class Supervisor:
             log.warning("the supervisor was away for %.1f s: all deadlines move by as much", late)
             self._observe()
             self._service.move(late)
+            self._reload.until += late
         return now
 
     # Signals
@@ -175,6 +210,7 @@ class Supervisor:
         match number:
             case signal.SIGTERM | signal.SIGINT if not self._terminated:
                 self._terminated = True
+                self._reload.cancel()
                 self._service.drain(now)
             case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT:
                 log.warning("stopping at once")
@@ -183,10 +219,14 @@ class Supervisor:
                 self._scale_all(1)
             case signal.SIGTTOU:
                 self._scale_all(-1)
-            case signal.SIGHUP | signal.SIGUSR1:
-                log.warning("%s isn't available yet and is ignored", signal.Signals(number).name)
-            case _:  # SIGCHLD: every turn reaps
-                return
+            case signal.SIGHUP if self._service.stop is not None:
+                log.warning("SIGHUP is ignored: the service drains")
+            case signal.SIGHUP:
+                self._reload.begin(now)
+            case signal.SIGUSR1:
+                self._dumps.ask([process for crew in self._crews.values() for process in crew.processes()])
+            case _:
+                self._child = True
 
     def _scale_all(self, more: int) -> None:
         for pool in self._service.pools.values():
@@ -199,13 +239,32 @@ class Supervisor:
             self._told_stop = True
             log.info("draining, for up to %g s", max(0.0, stop.workers_at - stop.since))
 
+    def _renews(self) -> bool:
+        """Whether the service starts again. A stop may have come at the last moment; later ones wait for the start."""
+        if not self._service.renewing or self._exit_code is None:
+            return False
+        block()
+        return {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}.isdisjoint(self._signals.read())
+
     def _close(self) -> None:
-        self._server.close()
-        self._socket.unlink(missing_ok=True)
+        self._reload.cancel()
+        self._undertaker.close()
+        if self._renews():
+            self._listener = self._server.hand_over()
+            # What the import has started belongs to the old code.
+            self._remains.end_all(None if self._orders.launch is None else self._orders.launch.children)
+        else:
+            self._remains.end_all()
+            self._server.close()
+            self._socket.unlink(missing_ok=True)
         self._signals.close()
         self._selector.close()
         if self._exit_code is not None:
             log.info("stopped%s", "" if self._exit_code == 0 else f", exit code {self._exit_code}")
+
+
+def _listening(orders: Orders) -> socket.socket:
+    return control.listen(orders.socket) if orders.listener is None else socket.socket(fileno=orders.listener)
 
 
 def _shortest_limit(orders: Orders) -> float:

@@ -70,6 +70,8 @@ class MemoryWatch:
 
     def _look_at(self, worker: Worker, seen: float) -> None:
         slot, begun = worker.slot, self._board.begun(worker.slot)
+        if worker.dumped_at is not None:
+            return  # it dies, and what it had when that was decided is what counts
         if worker.number:
             worker.rss = self._resident(slot)
             self._board.write_rss(slot, worker.rss)

@@ -9,7 +9,10 @@ from pathlib import Path
 from busworker.bus import Bus
 from busworker.declaration import ServiceSpec
 from busworker.ipc.scoreboard import Scoreboard
+from busworker.ipc.stacks import new_file
+from busworker.launch import Launch
 from busworker.retention import Retention
+from busworker.supervisor.remains import new_mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,11 @@ class Orders:
         socket: where the control socket is made.
         consumer_main: a consumer's entry point, "module:function".
         worker_main: a worker's entry point.
+        key: stands for the running service.
+        launch: how this process was started, so that it can start itself again; None: unknown.
+        listener: the descriptor of the control socket that the last program of this process has left; None: make one.
+        mark: of what the workers start.
+        stacks: the file in which a process writes its stacks on SIGUSR1.
     """
 
     service: ServiceSpec
@@ -56,4 +64,9 @@ class Orders:
     socket: Path
     consumer_main: str
     worker_main: str
+    key: str = "unnamed"
+    launch: Launch | None = None
+    listener: int | None = None
+    stacks: int = field(default_factory=new_file)
+    mark: str = field(default_factory=lambda: new_mark("unnamed"))
     pid: int = field(default_factory=os.getpid)

@@ -79,6 +79,12 @@ class Server:
         """Sends an error, unless the client has gone."""
         self._send(client, control.encode_error(error, exit_code))
 
+    def hand_over(self) -> int:
+        """Closes everything but the listening socket, whose descriptor it returns: clients wait there."""
+        kept = self._listener.dup()
+        self.close()
+        return kept.detach()
+
     def close(self) -> None:
         """Sends what can be sent at once, and closes everything."""
         for client in list(self._clients):

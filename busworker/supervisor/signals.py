@@ -6,10 +6,15 @@ The number itself goes through a socket pair that the interpreter's C handler wr
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import socket
 from types import FrameType
 
+log = logging.getLogger("busworker.supervisor")
+
+CUT_SHORT = 75
 WATCHED = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -20,6 +25,23 @@ WATCHED = (
     signal.SIGHUP,
     signal.SIGUSR1,
 )
+
+
+def until_started() -> None:
+    """Has this process obey its signals until `Signals` does: there is nothing to drain yet, so it ends at once.
+
+    Their default actions wouldn't do: TERM would be no orderly end, and none at all for PID 1; HUP and USR1 would end
+    it, TTIN and TTOU stop it. They may be blocked so far: a new start of the same process has them wait.
+    """
+    for number in WATCHED:
+        if number != signal.SIGCHLD:
+            signal.signal(number, _too_early)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+
+
+def block() -> None:
+    """Has all signals wait for `until_started` in the next program of this process, where handlers are gone."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
 
 
 class Signals:
@@ -50,6 +72,15 @@ class Signals:
         signal.set_wakeup_fd(-1)
         self._reader.close()
         self._writer.close()
+
+
+def _too_early(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    if number not in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        log.info("%s is ignored while the service starts", name)
+        return
+    log.info("%s: stopped before the service had started", name)
+    os._exit(CUT_SHORT if number == signal.SIGQUIT else 0)
 
 
 def _wake(number: int, frame: FrameType | None) -> None:

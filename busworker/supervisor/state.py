@@ -142,6 +142,12 @@ class Pool(msgspec.Struct):
         """Whether no process of it is left and nothing remains to be written down."""
         return self.consumer is None and not self.workers and not self.unread
 
+    @property
+    def pids(self) -> set[int]:
+        """Its processes that have not been reaped."""
+        pids = {worker.pid for worker in self.workers.values()}
+        return pids if self.consumer is None else pids | {self.consumer.pid}
+
     def consumer_started(self, pid: int, now: float, counted: tuple[int, int] = (0, 0)) -> Consumer:
         """A consumer was forked."""
         self.consumer = Consumer(pid, now, counted)
@@ -204,15 +210,22 @@ class Pool(msgspec.Struct):
 
 
 class Service(msgspec.Struct):
-    """All pools of a service, and whether it runs or stops."""
+    """All pools of a service, and whether it runs or stops; `renewing`: after the stop it starts again."""
 
     pools: dict[str, Pool]
     grace: float
     stop: Stop | None = None
     exit_code: int = 0
+    renewing: bool = False
+
+    def renew(self, now: float) -> None:
+        """Begins an orderly stop after which the service starts again, with new code; nothing else may have begun."""
+        self.drain(now)
+        self.renewing = True
 
     def drain(self, now: float) -> None:
-        """Begins an orderly stop; once it has begun nothing changes."""
+        """Begins an orderly stop; once it has begun its time doesn't change, but it is no renewal any more."""
+        self.renewing = False
         if self.stop is None:
             until = now + self.grace
             self.stop = Stop(now, until, until + CONSUMER_SETTLES)
@@ -229,7 +242,7 @@ class Service(msgspec.Struct):
         """Stops because going on is no use; the first reason gives the exit code."""
         if self.stop is None:
             self.exit_code = exit_code
-        self.drain(now)
+            self.drain(now)
 
     def cut_short(self) -> None:
         """Something had to be stopped by force."""

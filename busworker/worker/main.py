@@ -96,11 +96,12 @@ class Worker:
 
     def _start_clean(self) -> Surroundings:
         """Remembers how this process is before its first message, as each message shall find it."""
-        kept = (0, 1, 2, self._link.fileno(), self._supervisor.fileno(), self._job.stacks)
+        kept = (0, 1, 2, self._link.fileno(), self._supervisor.fileno(), self._job.stacks, self._job.log_stacks)
         return Surroundings(os.getppid(), kept, self._write_stacks)
 
     def _write_stacks(self) -> None:
         stacks.write_into(self._job.stacks)
+        stacks.take_part(self._job.log_stacks)
 
     def _leave(self, reason: str) -> bool:
         """Executes nothing more: the consumer gives what this process was handed to others."""

@@ -15,6 +15,7 @@ import re
 import resource
 import signal
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -219,7 +220,8 @@ def divides(_: Message) -> None:
 
 
 @way("ending", "crash", "SIGSEGV", ended="SIGSEGV", stack="in overflows_the_stack")
-def overflows_the_stack(_: Message) -> None:
+def overflows_the_stack(message: Message) -> None:
+    message.extend(60)
     deep = iter([1])
     for _n in range(300_000):
         deep = map(abs, deep)
@@ -413,6 +415,16 @@ def replaces_the_environment(_: Message) -> None:
 def lowers_limits(_: Message) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+@changes
+def leaves_a_child(_: Message) -> None:
+    subprocess.Popen(["sleep", "60"])
+
+
+@changes
+def leaves_a_child_of_its_own_session(_: Message) -> None:
+    subprocess.Popen(["sleep", "60"], start_new_session=True)
 
 
 @changes

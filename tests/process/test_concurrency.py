@@ -129,6 +129,7 @@ def test_a_crash_fails_all_that_were_executing_and_they_are_retried_apart(shop: 
     shop.publish("work", "crash", *[f"wait-{number}" for number in range(30)])
     wait_until(lambda: len(shop.record("begin")) == 10, 10, "ten that run")
     shop.touch("crash")
+    service.wait_log("died, pid")
     shop.touch("go")
     shop.wait_empty("shop", 60)
     (letter,) = shop.dead()

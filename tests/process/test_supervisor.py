@@ -87,9 +87,9 @@ def test_processes_are_named_and_keep_only_their_own_descriptors(start: Start) -
         "busworker: worker email.welcome/1 idle",
         "busworker: worker email.welcome/2 idle",
     ]
-    board = 3  # its own, its map's and the lock's
-    assert f"the consumer has {board + 1} descriptors" in service.stderr
-    assert service.stderr.count(f"a worker has {board + 3} descriptors") == 2
+    common = 4  # the scoreboard's own, its map's, its lock's, and the file for stacks
+    assert f"the consumer has {common + 1} descriptors" in service.stderr
+    assert service.stderr.count(f"a worker has {common + 3} descriptors") == 2
 
 
 def test_the_consumer_is_told_of_a_crash_before_the_replacement(start: Start) -> None:
@@ -178,11 +178,15 @@ def test_a_killed_supervisor_leaves_nobody_and_its_successor_writes_down_what_is
 def test_what_a_handler_forked_does_not_hold_the_pools_lock(start: Start, home: Home) -> None:
     service = start("fork")
     forked = int(service.wait_log("forked ").split()[1])
+    (undertaker,) = [member.pid for member in service.tree() if "undertaker" in member.title]
+    os.kill(undertaker, signal.SIGSTOP)  # else it would end what is forked
     service.kill()
     board = Scoreboard(home.state / "welcome.board", 0)
     wait_until(board.lock, 5.0, "the lock")
     board.close()
     assert alive(forked)
+    os.kill(undertaker, signal.SIGCONT)
+    wait_until(lambda: not alive(forked), 1.0, "its end")
 
 
 def test_status_tells_of_workers_and_counts(start: Start, home: Home) -> None:

@@ -312,6 +312,31 @@ def test_hurrying_kills_workers_at_once_and_exits_75() -> None:
     assert actions(made, NOW + 2) == [Exit(75)]
 
 
+def test_a_renewal_is_a_drain() -> None:
+    made, _ = running()
+    made.renew(NOW)
+    assert made.renewing
+    assert actions(made) == [SendDrain("mail")]
+
+
+def test_a_stop_during_a_renewal_is_a_stop_within_the_same_time() -> None:
+    for stop in (Service.drain, Service.hurry):
+        made, _ = running()
+        made.renew(NOW)
+        assert made.stop is not None
+        until = made.stop.workers_at
+        stop(made, NOW + 5)
+        assert not made.renewing
+        assert made.stop.workers_at == (until if stop is Service.drain else NOW + 5)
+
+
+def test_trouble_during_a_renewal_does_not_end_it() -> None:
+    made, _ = running()
+    made.renew(NOW)
+    made.fail(78, NOW + 1)
+    assert (made.renewing, made.exit_code) == (True, 0)
+
+
 def test_a_service_that_fails_exits_with_the_first_reason() -> None:
     made = service()
     made.fail(78, NOW)
