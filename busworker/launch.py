@@ -22,6 +22,9 @@ COMMAND = "start"
 ONLY_CHECK = "--only-check"
 """The hidden option by which `start` does all that can fail before the first fork, and no more."""
 
+FITS = "fits"
+"""What it then prints, before what stands for the service that would run."""
+
 
 class Handover(NamedTuple):
     """Descriptors that go from one program of this process to the next."""

@@ -12,12 +12,11 @@ from busworker import logs, settings
 from busworker.application import load, require_channels
 from busworker.cli.options import CHANNEL, broker_option, require_app, setting_option
 from busworker.declaration import ServiceSpec
-from busworker.launch import ONLY_CHECK, Launch
+from busworker.launch import FITS, ONLY_CHECK, Launch
 from busworker.preview import preview
 from busworker.retention import Retention
 from busworker.run_options import StartOptions
 from busworker.supervisor import signals
-from busworker.supervisor.reload import FITS
 
 log = logging.getLogger("busworker.cli")
 

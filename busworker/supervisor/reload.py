@@ -13,7 +13,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 
-from busworker.launch import Launch
+from busworker.launch import FITS, Launch
 from busworker.supervisor import child
 from busworker.supervisor.child import Birth, Death
 from busworker.supervisor.remains import VARIABLE
@@ -22,7 +22,6 @@ log = logging.getLogger("busworker.supervisor")
 
 PATIENCE = 60.0
 """Seconds for the new code to be imported and checked."""
-FITS = "fits"
 MOST_BYTES = 4096
 
 
