@@ -4,10 +4,11 @@ It outlives its processes: whoever comes next reads which messages were open and
 field has one writer. Each eight-byte field is written by one aligned store, so a reader never sees half of it.
 
 ```
-header   magic, version, slots, ring, boot id; processed, failed               counters: the consumer
+header   magic, slots, ring, boot id; processed, failed                        counters: the consumer
+         turned                                                                the supervisor
 slot     incarnation, pid                                                      the supervisor
          number, deadline, since, message id                                   the worker
-         rss                                                                   the supervisor
+         rss; moved and for which number                                       the supervisor
 entry    digest, worker's field (2 x number + finished), consumer's (number)   worker / consumer
 ```
 The entry of message `number` is `number % ring`. It is open from the worker's first write until the consumer has
@@ -40,10 +41,11 @@ ID_BYTES = 128
 _U64 = struct.Struct("@Q")  # native: one aligned store; "=Q" and "<Q" write byte by byte
 _F64 = struct.Struct("@d")
 _HEADER = struct.Struct("@8sQQ")
-_PROCESSED, _FAILED = 32, 40
+_TURNED, _PROCESSED, _FAILED = 24, 32, 40
 _BOOT, _BOOT_BYTES = 48, 16
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a UUID, new at each boot (random(4))
 _INCARNATION, _PID, _NUMBER, _DEADLINE, _SINCE, _RSS, _ID = 0, 8, 16, 24, 32, 40, 48
+_MOVED_FOR, _MOVED = _ID + ID_BYTES, _ID + ID_BYTES + 8
 _WORKER_FIELD, _CONSUMER_FIELD = 16, 24
 
 
@@ -114,6 +116,17 @@ class Scoreboard:
         for offset, value in ((_INCARNATION, incarnation), (_PID, pid), (_NUMBER, 0), (_RSS, 0)):
             _U64.pack_into(self._map, base + offset, value)
         _F64.pack_into(self._map, base + _DEADLINE, 0.0)
+
+    def write_turned(self, now: float) -> None:
+        """Monotonic seconds of the supervisor's last turn; after `write_moved`, if it was away before."""
+        _F64.pack_into(self._map, _TURNED, now)
+
+    def write_moved(self, slot: int, number: int, seconds: float) -> None:
+        """By how much later than written the deadline of that message counts."""
+        base = self._base(slot)
+        _U64.pack_into(self._map, base + _MOVED_FOR, 0)
+        _F64.pack_into(self._map, base + _MOVED, seconds)
+        _U64.pack_into(self._map, base + _MOVED_FOR, number)
 
     def write_rss(self, slot: int, rss: int) -> None:
         """Bytes the worker's process has resident."""
@@ -206,6 +219,17 @@ class Scoreboard:
     def deadline(self, slot: int) -> float:
         """The slot's deadline alone, for the supervisor's many looks."""
         return float(_F64.unpack_from(self._map, self._base(slot) + _DEADLINE)[0])
+
+    def turned(self) -> float:
+        """Monotonic seconds of the supervisor's last turn."""
+        return float(_F64.unpack_from(self._map, _TURNED)[0])
+
+    def moved(self, slot: int, number: int) -> float:
+        """Seconds that all were stopped while that message was executing."""
+        base = self._base(slot)
+        if self._read(base + _MOVED_FOR) != number:
+            return 0.0
+        return float(_F64.unpack_from(self._map, base + _MOVED)[0])
 
     def number(self, slot: int) -> int:
         """The number of the message the slot executes; 0: idle."""

@@ -198,6 +198,11 @@ class Crew:
         deadline = self.board.deadline(worker.slot)
         worker.observe(self.board.number(worker.slot), deadline)
 
+    def tell_moved(self) -> None:
+        """Writes into the scoreboard by how much the workers' deadlines have moved."""
+        for worker in self.pool.workers.values():
+            self.board.write_moved(worker.slot, worker.number, worker.moved)
+
     def _hear_consumer(self) -> None:
         link = self._consumer
         if link is None:

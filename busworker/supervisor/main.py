@@ -150,12 +150,16 @@ class Supervisor:
         work meanwhile, or be told anything, so no deadline counts that time.
         """
         now = time.monotonic()
-        late = now - self._expected - planned
+        away = now - self._expected
         self._expected = now
-        if late > LATE:
-            log.warning("the supervisor was away for %.1f s: all deadlines move by as much", late)
+        if away - planned > LATE:
+            log.warning("the supervisor was away for %.1f s: all deadlines move by as much", away)
             self._observe()
-            self._service.move(late)
+            self._service.move(away)  # what was planned as well: nobody knows when in it the others were stopped
+        for crew in self._crews.values():
+            if away - planned > LATE:
+                crew.tell_moved()
+            crew.board.write_turned(now)
         return now
 
     # Signals

@@ -16,6 +16,7 @@ from busworker.ipc.link import Link
 from busworker.jobs import WorkerJob
 from busworker.outcome import Error
 from busworker.worker.attempt import Runner
+from busworker.worker.limit import Look
 from busworker.worker.mailbox import Mailbox
 from busworker.worker.port import WorkerPort
 
@@ -39,7 +40,8 @@ class Worker:
         self._mailbox = Mailbox(self._link)
         self._bus = job.bus if job.bus is not None else application.load(job.app)
         self._bus.use_port(WorkerPort(self._mailbox, self._bus.publish_deadline, delays=job.delays))
-        self._runner = Runner(self._bus, job.channel, self._set_deadline)
+        self._runner = Runner(self._bus, job.channel, self._set_deadline, self._look)
+        self._number = 0
         self._title = f"busworker: worker {self._bus.name}.{job.channel}/{job.slot + 1}"
         # A child that a handler forks must not keep the link or the pool's lock: the death of this worker, and of
         # the pool, shows in both.
@@ -64,6 +66,7 @@ class Worker:
 
     def _execute(self, handout: frames.Handout) -> None:
         slot, number = self._job.slot, handout.number
+        self._number = number
         self._show(f"{handout.topic} {handout.id[:6]}")
         self._board.begin(slot, number, handout.key, handout.id, time.time())
         started = time.monotonic()
@@ -90,6 +93,9 @@ class Worker:
 
     def _set_deadline(self, seconds: float | None) -> None:
         self._board.write_deadline(self._job.slot, 0.0 if seconds is None else time.monotonic() + seconds)
+
+    def _look(self) -> Look:
+        return Look(self._board.turned(), self._board.moved(self._job.slot, self._number))
 
     def _show(self, what: str) -> None:
         setproctitle.setproctitle(f"{self._title} {what}")
