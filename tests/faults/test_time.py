@@ -1,4 +1,4 @@
-"""Time that nobody could work in, because every process was stopped, is held against no handler."""
+"""Time in which nobody could work is held against no handler, and a clock that is set harms nothing."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.support import Service, Stage, wait_until
+from tests.support.clock import Clock
 
 LIMIT, KILL_AFTER = 1.2, 0.4
 STOPPED = LIMIT + KILL_AFTER + 1.5
@@ -32,6 +33,23 @@ def handle(event, message):
             time.sleep(600)
         case _:
             wait_for("gate")
+    record("end", event, message.attempt)
+"""
+HOUR = 3600
+CLOCKED = """
+from busworker import Bus, Retry, RetryPolicy, Topic
+from recording import record, wait_for
+
+bus = Bus("shop")
+pool = bus.channel("pool", processes=2)
+
+@pool.subscribe(Topic("work", str), retry=RetryPolicy(2), time_limit=100)
+def handle(event, message):
+    record("begin", event, message.attempt)
+    if event == "long":
+        wait_for("gate")
+    elif message.attempt == 1:
+        raise Retry(after=float(event))
     record("end", event, message.attempt)
 """
 ORDERS = {"supervisor": ("supervisor", "consumer", "worker"), "workers": ("worker", "consumer", "supervisor")}
@@ -83,6 +101,41 @@ def test_a_handler_is_limited_though_the_supervisor_is_stopped(stage: Stage) -> 
     assert [line.attempt for line in stage.record("begin")] == [1, 2]
     service.wait_log(": dead")
     assert service.terminate() == 0
+
+
+def test_a_clock_set_an_hour_forth_and_back_ends_nothing_and_retries_still_come(stage: Stage) -> None:
+    clock = Clock(stage.home.path)
+    stage.home.write("shop.py", CLOCKED)
+    service = stage.start("shop", env=clock.env)
+    processes = {member.pid for member in service.tree()}
+    stage.publish("work", "long", "60")
+    wait_until(lambda: waiting(stage) == 1, 20, "a retry in a minute")
+    clock.set(HOUR)
+    stage.wait_recorded(4)  # its time has come
+    stage.publish("work", "1")
+    stage.wait_recorded(7)
+    stage.publish("work", "120")
+    wait_until(lambda: waiting(stage) == 1, 20, "a retry in two minutes")
+    clock.set(0)
+    stage.publish("work", "2")
+    stage.wait_recorded(11)  # what fails from now on waits as long as it should
+    assert waiting(stage) == 1  # but this one for the old clock: due times are wall-clock times
+    clock.set(HOUR + 121)
+    stage.wait_recorded(13)
+    stage.touch("gate")
+    pool = stage.wait_empty("shop")["pool"]
+    assert (pool["processed"], pool["failed"], pool["dead"]) == (5, 4, 0)
+    assert sorted((line.event, line.attempt) for line in stage.record("begin")) == [
+        *((event, attempt) for event in ("1", "120", "2", "60") for attempt in (1, 2)),
+        ("long", 1),
+    ]
+    assert {member.pid for member in service.tree()} == processes
+    assert service.terminate() == 0
+
+
+def waiting(stage: Stage) -> int:
+    """How many messages wait for their retry."""
+    return stage.channels("shop")["pool"]["waiting"]
 
 
 def stop_all(service: Service, order: tuple[str, ...]) -> None:
