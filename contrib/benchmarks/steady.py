@@ -1,6 +1,7 @@
 """Whether a service under load stays as it is: memory and descriptors of its supervisor and consumers over minutes.
 
     python contrib/benchmarks/steady.py [--minutes 10] [--rate 300] [--every 5] [--bound 1024] [--folder /var/tmp]
+        [--samples FILE]
 
 A service with two channels handles what this program publishes. Most handlers take a millisecond and publish an
 event for the other channel; one in a hundred raises and is retried or becomes a dead letter, one in five hundred ends
@@ -163,6 +164,7 @@ def main() -> int:
         parser.add_argument(option, type=float, default=default)
     parser.add_argument("--bound", type=int, default=1024)
     parser.add_argument("--folder")
+    parser.add_argument("--samples", type=Path, help="a file that gets all of them")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="busworker-steady-", dir=given.folder) as folder:
         with running(Path(folder)) as service:
@@ -173,6 +175,9 @@ def main() -> int:
     print(f"{log.count(': dead: ')} dead letters; KiB of memory and descriptors at")
     print(" " * 40, *(f"{at:>11}" for at in ("start", "a tenth", "half", "the end")), "KiB/minute", sep="  ")
     steady = [judge(name, samples, given.bound) for name, samples in service.samples.items()]
+    if given.samples:
+        rows = (f"{name},{at:.1f},{kib},{fds}\n" for name, all_ in service.samples.items() for at, kib, fds in all_)
+        given.samples.write_text("".join(rows))
     return 0 if all(steady) and len(steady) == 1 + 2 else 1
 
 
