@@ -4,7 +4,8 @@ It outlives its processes: whoever comes next reads which messages were open and
 field has one writer. Each eight-byte field is written by one aligned store, so a reader never sees half of it.
 
 ```
-header   magic, version, slots, ring, boot id; processed, failed               counters: the consumer
+header   magic, slots, ring, boot id; processed, failed                        counters: the consumer
+         turned, away                                                          the supervisor
 slot     incarnation, pid                                                      the supervisor
          number, deadline, since, message id, begun                            the worker
          rss, unwatched                                                        the supervisor
@@ -33,7 +34,7 @@ from busworker.message import KEY_BYTES
 MAGIC = b"BWBOARD2"
 RING = 1000 + 256
 """Entries of a slot: the most that may be executed at a time, and as many as may be finished and unsettled."""
-HEADER_BYTES = 64
+HEADER_BYTES = 128
 SLOT_HEADER_BYTES = 256
 ENTRY_BYTES = 32
 SLOT_BYTES = SLOT_HEADER_BYTES + RING * ENTRY_BYTES
@@ -42,8 +43,9 @@ ID_BYTES = 128
 _U64 = struct.Struct("@Q")  # native: one aligned store; "=Q" and "<Q" write byte by byte
 _F64 = struct.Struct("@d")
 _HEADER = struct.Struct("@8sQQ")
-_PROCESSED, _FAILED = 32, 40
+_TURNED, _PROCESSED, _FAILED = 24, 32, 40
 _BOOT, _BOOT_BYTES = 48, 16
+_AWAY = 64
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a UUID, new at each boot (random(4))
 _INCARNATION, _PID, _NUMBER, _DEADLINE, _SINCE, _RSS, _ID = 0, 8, 16, 24, 32, 40, 48
 _BEGUN, _UNWATCHED = _ID + ID_BYTES, _ID + ID_BYTES + 8
@@ -122,6 +124,11 @@ class Scoreboard:
         for offset, value in ((_INCARNATION, incarnation), (_PID, pid), (_NUMBER, 0), (_RSS, 0), (_UNWATCHED, 0)):
             _U64.pack_into(self._map, base + offset, value)
         _F64.pack_into(self._map, base + _DEADLINE, 0.0)
+
+    def write_turned(self, now: float, away: float) -> None:
+        """Monotonic seconds of the supervisor's last turn, and those that it was away in all: no limit counts them."""
+        _F64.pack_into(self._map, _AWAY, away)
+        _F64.pack_into(self._map, _TURNED, now)
 
     def write_rss(self, slot: int, rss: int) -> None:
         """Bytes the worker's process has resident."""
@@ -245,6 +252,10 @@ class Scoreboard:
     def unwatched(self, slot: int) -> bool:
         """Whether the supervisor looks rarely at this slot."""
         return bool(self._read(self._base(slot) + _UNWATCHED))
+
+    def turned(self) -> tuple[float, float]:
+        """Monotonic seconds of the supervisor's last turn, and the seconds that it was away in all."""
+        return _F64.unpack_from(self._map, _TURNED)[0], _F64.unpack_from(self._map, _AWAY)[0]
 
     def number(self, slot: int) -> int:
         """The number of the message the slot executes; 0: idle."""

@@ -68,6 +68,7 @@ class Supervisor:
         self._selector.register(self._signals, selectors.EVENT_READ, self._hear_signals)
         self._look = min(SLOW_LOOK, max(QUICK_LOOK, _shortest_limit(orders) / 2))
         self._expected = time.monotonic()
+        self._away = 0.0
         self._terminated = False
         self._told_stop = False
         self._exit_code: int | None = None
@@ -190,13 +191,16 @@ class Supervisor:
         work meanwhile, or be told anything, so no deadline counts that time.
         """
         now = time.monotonic()
-        late = now - self._expected - planned
+        away = now - self._expected
         self._expected = now
-        if late > LATE:
-            log.warning("the supervisor was away for %.1f s: all deadlines move by as much", late)
+        if away - planned > LATE:
+            log.warning("the supervisor was away for %.1f s: all deadlines move by as much", away)
             self._observe()
-            self._service.move(late)
-            self._reload.until += late
+            self._service.move(away)  # what was planned as well: nobody knows when in it the others were stopped
+            self._reload.until += away
+            self._away += away
+        for crew in self._crews.values():
+            crew.board.write_turned(now, self._away)
         return now
 
     # Signals

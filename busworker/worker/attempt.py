@@ -22,7 +22,7 @@ from busworker.errors import DecodeError, Reject, Retry, TimeLimitExceeded
 from busworker.ipc.frames import Handout
 from busworker.message import Message, own_headers_removed, utc
 from busworker.outcome import Error, Outcome
-from busworker.worker.limit import AsyncLimit, SoftLimit
+from busworker.worker.limit import AsyncLimit, Look, SoftLimit
 from busworker.worker.port import Attempt, current
 
 TRACEBACK_LIMIT = 16_000
@@ -50,15 +50,23 @@ class Runner:
         bus: the application.
         channel: the channel's name.
         set_deadline: tells the supervisor how many seconds from now the worker is killed; None: never.
+        look: what the supervisor tells of time that must not count.
     """
 
-    def __init__(self, bus: Bus, channel: str, set_deadline: Callable[[float | None], None]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        channel: str,
+        set_deadline: Callable[[float | None], None],
+        look: Callable[[], Look],
+    ) -> None:
         self._hooks = bus.around_hooks
         self._has_async_hook = any(inspect.isasyncgenfunction(hook) for hook in self._hooks)
         self._subscriptions = bus.channels[channel].subscriptions
         self._name = f"{bus.name}.{channel}"
         self._set_deadline = set_deadline
-        self._limit = SoftLimit()
+        self._look = look
+        self._limit = SoftLimit(look)
         self._loop = Loop()
 
     def run(self, handout: Handout) -> Outcome:
@@ -72,7 +80,7 @@ class Runner:
 
     async def run_beside(self, handout: Handout, set_deadline: Callable[[float], None]) -> Outcome:
         """The outcome of one attempt in a task of its own, beside others; nothing that the handler raises leaves it."""
-        limit = AsyncLimit(set_deadline)
+        limit = AsyncLimit(self._look, set_deadline)
         prepared = self._prepared(handout, lambda spec, seconds: limit.move(seconds, seconds + spec.kill_after))
         if not isinstance(prepared, Prepared):
             return prepared

@@ -13,6 +13,7 @@ from busworker.jobs import WorkerJob
 from busworker.worker.attempt import Runner
 from busworker.worker.crowd import Crowd
 from busworker.worker.desk import Desk
+from busworker.worker.limit import Look
 from busworker.worker.mailbox import Mailbox
 from busworker.worker.port import WorkerPort
 from busworker.worker.recycling import Recycling
@@ -41,7 +42,7 @@ class Worker:
         self._mailbox = Mailbox(self._link)
         self._bus = job.bus if job.bus is not None else application.load(job.app)
         self._bus.use_port(WorkerPort(self._mailbox, self._bus.publish_deadline, delays=job.delays))
-        self._runner = Runner(self._bus, job.channel, self._set_deadline)
+        self._runner = Runner(self._bus, job.channel, self._set_deadline, self._look)
         title = f"busworker: worker {self._bus.name}.{job.channel}/{job.slot + 1}"
         self._desk = Desk(job.board, job.slot, self._mailbox, self._supervisor, title)
         self._spec = self._bus.channels[job.channel].spec
@@ -120,6 +121,9 @@ class Worker:
 
     def _set_deadline(self, seconds: float | None) -> None:
         self._desk.set_deadline(0.0 if seconds is None else time.monotonic() + seconds)
+
+    def _look(self) -> Look:
+        return Look(*self._board.turned())
 
     def _let_go(self) -> None:
         self._link.close()

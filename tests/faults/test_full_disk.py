@@ -120,6 +120,45 @@ assert drain(1) == done
 print(publish_until_refused(20, 1000)[0] > done * 0.9)
 """
 
+STILL_USED = '''
+import subprocess, sys
+from pathlib import Path
+from busworker import Bus, Topic
+from busworker.errors import PublishFailed
+
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", "/dev/shm"], check=True)
+bus = Bus("till", broker="memory://shop", publish_deadline=0.3)
+topic = Topic("order.placed", int)
+OTHER = """
+import kombu
+with kombu.Connection("memory://shop", transport="busworker.transports:MemoryTransport") as other:
+    channel = other.channel()
+    channel.queue_declare("work", auto_delete=False)
+    channel.queue_bind("work", "busworker", "#")
+    print(channel.queue_declare("work", passive=True).message_count)
+"""
+
+def other():
+    return subprocess.run([sys.executable, "-c", OTHER], check=True, capture_output=True, text=True).stdout.strip()
+
+bus.publish(topic, 0).wait(5)
+other()
+for number in range(10):
+    bus.publish(topic, number).wait(5)
+with open("/dev/shm/foreign", "wb") as file:
+    try:
+        file.write(b"x" * (1 << 30))
+    except OSError:
+        pass
+try:
+    bus.publish(topic, 11).wait(5)
+except PublishFailed as error:
+    print(error)
+Path("/dev/shm/foreign").unlink()
+print(other())
+bus.close()
+'''
+
 
 def on_a_small_disk(home: Home, script: str) -> list[str]:
     """The lines that a script prints."""
@@ -136,3 +175,9 @@ def test_on_a_full_disk_the_reserve_lets_settlements_go_on_and_is_made_again(hom
 
 def test_space_of_settled_messages_counts_as_free(home: Home) -> None:
     assert on_a_small_disk(home, FULL_OF_FREED) == ["True"]
+
+
+def test_a_publisher_that_is_refused_still_uses_its_bus_in_memory(home: Home) -> None:
+    refused, left = run_where_it_may_mount(STILL_USED, env=home.env, timeout=60)
+    assert "takes no messages" in refused
+    assert left == "10", "wiped: nobody seemed to use it"

@@ -67,18 +67,20 @@ class Stage:
 
     # What is seen
 
-    def status(self, name: str, instance: str = "default") -> dict[str, Any]:
+    def status(self, name: str, instance: str = "default", env: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What `status` tells of a service; {} if it doesn't run."""
-        done = self.command.run("status", "--json", "--service", name, "--instance", instance)
+        done = self.command.run("status", "--json", "--service", name, "--instance", instance, env=env)
         return json.loads(done.stdout) if done.returncode == 0 else {}
 
-    def channels(self, name: str, instance: str = "default") -> dict[str, dict[str, Any]]:
+    def channels(
+        self, name: str, instance: str = "default", env: Mapping[str, str] | None = None
+    ) -> dict[str, dict[str, Any]]:
         """The channels of `status`, by name."""
-        return {channel["name"]: channel for channel in self.status(name, instance).get("channels", [])}
+        return {channel["name"]: channel for channel in self.status(name, instance, env).get("channels", [])}
 
-    def dead(self) -> list[dict[str, Any]]:
+    def dead(self, env: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """The dead letters of the bus, newest first."""
-        done = self.command.run("dead", "list", "--json", "--limit", "0")
+        done = self.command.run("dead", "list", "--json", "--limit", "0", env=env)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

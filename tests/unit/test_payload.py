@@ -19,6 +19,7 @@ from busworker.ipc.frames import Handout
 from busworker.outcome import Invalid
 from busworker.payload import JSON_CODEC, MAX_BODY, Codec, within_limit
 from busworker.worker.attempt import Runner
+from busworker.worker.limit import Look
 
 
 class Plan(enum.Enum):
@@ -213,7 +214,7 @@ def test_the_check_of_an_event_type_may_raise_anything() -> None:
     bus = Bus("email")
     bus.channel("c").subscribe(Topic("number", Positive))(print)
     handout = Handout(1, 0, b"k" * 16, "id", "number", 1, None, None, {}, b'{"number": -1}')
-    outcome = Runner(bus, "c", lambda seconds: None).run(handout)
+    outcome = Runner(bus, "c", lambda seconds: None, lambda: Look(0.0, 0.0)).run(handout)
     assert isinstance(outcome, Invalid)
     assert outcome.error.type == "KeyError"
 

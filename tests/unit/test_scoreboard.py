@@ -106,6 +106,14 @@ def test_a_slot_shows_what_it_executes_and_nothing_when_idle(board: Scoreboard) 
     assert (board.view(0).number, board.view(0).message_id, board.deadline(0)) == (0, "", 0.0)
 
 
+def test_the_supervisor_tells_when_it_looked_last_and_how_long_it_was_away(board: Scoreboard) -> None:
+    name = "i" * 200
+    board.begin(1, 4, KEY, name, 5.0)
+    board.write_turned(99.5, 60.5)
+    assert board.turned() == (99.5, 60.5)
+    assert board.view(1).message_id == name[:127]
+
+
 def test_entries_are_used_again_after_a_ring(board: Scoreboard) -> None:
     for number in range(1, 2 * RING + 2):
         board.begin(0, number, KEY, "id", 0.0)

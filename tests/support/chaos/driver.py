@@ -1,0 +1,349 @@
+"""Carries out a schedule of faults on a running service, and tells the story for the checker.
+
+A program: `python -m tests.support.chaos.driver '{"seed": 1, "messages": 2000, "faults": 12, "disk": true}'`, best in
+name spaces of its own for mounts and processes. Exit 1: the checker complains, and the journal of faults is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import Command, Home, Service, Stage, wait_until
+from tests.support.chaos import history
+from tests.support.chaos.checker import check
+from tests.support.chaos.history import Execution, Fault, Key, Letter, Story
+from tests.support.chaos.schedule import CHANNELS, LIMITS, Step, schedule
+from tests.support.processes import GONE, Member, alive
+
+HERE = Path(__file__).parent
+PUBLISHERS = ("a", "b")
+PACE = 0.04
+"""Seconds between ten orders and the next: a little faster than they are handled."""
+DISK_BYTES = 64 << 20
+PATIENCE = 60.0
+"""Seconds in which anything must happen that is waited for, on a busy machine."""
+FOLLOW = 5.0
+"""Seconds for the processes of a killed supervisor to be gone."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked for: `faults` within `messages`, on `scheme`; `disk`: a small one may be mounted and filled."""
+
+    seed: int
+    messages: int
+    faults: int
+    disk: bool
+    scheme: str = "filesystem"
+
+    @property
+    def lines(self) -> int:
+        """About how many lines of history there will be."""
+        return 2 * self.messages * len(CHANNELS)
+
+
+class Chaos:
+    """One run, in a home of its own."""
+
+    def __init__(self, wishes: Wishes, command: Command, home: Home) -> None:
+        self.wishes = wishes
+        self.faults: list[Fault] = []
+        self._stage = Stage(command, home)
+        self._home = home
+        self._disk = Path("/dev/shm") if wishes.scheme == "memory" else home.state
+        self._env = {"CHAOS_SEED": str(wishes.seed)}
+        if wishes.scheme == "memory":
+            self._env["BUSWORKER_BROKER"] = "memory://chaos"
+        self._service: Service | None = None
+        self._lines, self._at = 0, 0
+
+    # The run
+
+    def run(self) -> list[str]:
+        """What the checker complains of."""
+        if self.wishes.disk:
+            _mount(self._disk)
+        for name in ("shop.py", "till.py"):
+            self._home.write(name, (HERE / name).read_text())
+        self._start()
+        wait_until(lambda: self._status().get("state") == "running", PATIENCE, lambda: f"a service\n{self._told()}")
+        with self._publishers() as publishers:
+            for step in schedule(self.wishes.seed, self.wishes.faults, self.wishes.lines, disk=self.wishes.disk):
+                self._wait_lines(step.after)
+                self._do(step)
+            for publisher in publishers:
+                self._wait_done(publisher)
+            self._wait_empty()
+            letters = self._letters()
+        self._end()
+        return check(self._story(letters))
+
+    def told_faults(self) -> str:
+        """The journal of faults, one a line."""
+        return "\n".join(
+            f"  {fault.since:.3f} to {fault.until:.3f} {fault.kind} {fault.target} {fault.channel} {fault.pid or ''}"
+            for fault in self.faults
+        )
+
+    def figures(self) -> str:
+        """One line: how much happened."""
+        executions = self._executions()
+        kinds = {f"{fault.kind} {fault.target}" for fault in self.faults}
+        repeats = len(executions) - len({one.key for one in executions})
+        return (
+            f"seed {self.wishes.seed} {self.wishes.scheme}: {len(self._names('confirmed'))} confirmed, "
+            f"{len(self._names('tried')) - len(self._names('confirmed'))} refused, {len(executions)} executions, "
+            f"{repeats} of them repeats, {len(self.faults)} faults of {len(kinds)} kinds"
+        )
+
+    # Faults
+
+    def _do(self, step: Step) -> None:
+        match step.kind:
+            case "kill":
+                self._kill(step.target, step.channel)
+            case "stop":
+                self._stop(step)
+            case _:
+                self._fill(step)
+        self._keep_running()
+
+    def _kill(self, target: str, channel: str) -> None:
+        with self._journal("kill", target, channel) as fault:
+            match target:
+                case "tree":
+                    self._running.kill_tree()
+                case "supervisor":
+                    self._running.kill()
+                    wait_until(lambda: not self._running.tree(), FOLLOW, lambda: f"the end of {self._running.tree()}")
+                case _:
+                    self._kill_one(target, channel, fault)
+        if target in ("tree", "supervisor"):
+            self._start()
+
+    def _kill_one(self, target: str, channel: str, fault: dict[str, float]) -> None:
+        followers = [one.pid for one in self._of_channel("worker", channel)] if target == "consumer" else []
+        for victim in self._victims(target, channel):
+            fault["pid"] = victim.pid
+            _signal(victim.pid, signal.SIGKILL)
+        # The workers of a killed consumer may still begin what is in their links. A stopped supervisor can't end them.
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not any(map(alive, followers)), FOLLOW, "the end of the workers")
+
+    def _stop(self, step: Step) -> None:
+        victims = self._victims(step.target, step.channel)
+        with self._journal("stop", step.target, step.channel) as fault:
+            fault["pid"] = victims[0].pid if len(victims) == 1 else 0
+            for victim in victims:
+                _signal(victim.pid, signal.SIGSTOP)
+            # The whole tree counts as stopped while every process is.
+            fault["since" if step.target == "tree" else "sent"] = time.monotonic()
+            self._last(step)
+            fault["until" if step.target == "tree" else "let"] = time.monotonic()
+            for victim in victims:
+                _signal(victim.pid, signal.SIGCONT)
+
+    def _fill(self, step: Step) -> None:
+        foreign = self._disk / "foreign"
+        with self._journal("full", "disk"):
+            with contextlib.suppress(OSError), foreign.open("ab", 0) as file:
+                while True:
+                    file.write(b"x" * 4096)
+            self._last(step)
+            foreign.unlink()
+            self._keep_running()
+
+    def _last(self, step: Step) -> None:
+        """Lets a fault last for its time, with what happens within."""
+        until = time.monotonic() + step.seconds
+        if step.within:
+            time.sleep(step.seconds / 2)
+            self._kill(step.within, step.channel)
+        time.sleep(max(0.0, until - time.monotonic()))
+
+    @contextlib.contextmanager
+    def _journal(self, kind: str, target: str, channel: str = "") -> Iterator[dict[str, float]]:
+        """Writes a fault down with the times before and after it, or those that are put into what this yields."""
+        told: dict[str, float] = {"since": time.monotonic(), "pid": 0}
+        try:
+            yield told
+        finally:
+            until = told.get("until", time.monotonic())
+            of_channel = channel if target in ("worker", "consumer") else ""
+            self.faults.append(Fault(kind, target, told["since"], until, of_channel, int(told["pid"])))
+
+    def _victims(self, target: str, channel: str) -> list[Member]:
+        if target == "tree":
+            return self._running.tree()
+        if target == "supervisor":
+            return self._running.tree("supervisor")
+        found = self._of_channel(target, channel)
+        return found[:1] if len(found) < 2 else [found[len(self.faults) % len(found)]]
+
+    def _of_channel(self, role: str, channel: str) -> list[Member]:
+        return [one for one in self._running.tree(role) if one.subject.split("/")[0] == f"shop.{channel}"]
+
+    # The service and the publishers
+
+    @property
+    def _running(self) -> Service:
+        assert self._service is not None
+        return self._service
+
+    def _start(self) -> None:
+        self._service = self._stage.command.start("start", "shop", env=self._env)
+
+    def _keep_running(self) -> None:
+        """What a service manager does. Only on a full disk may a service end by itself: it can't start there."""
+        full = any(fault.kind == "full" for fault in self.faults) or (self._disk / "foreign").exists()
+        if self._running.exit_code is not None:
+            assert full, f"the service ended by itself\n{self._told()}"
+            self._start()
+
+    @contextlib.contextmanager
+    def _publishers(self) -> Iterator[list[subprocess.Popen[bytes]]]:
+        count = self.wishes.messages // len(PUBLISHERS)
+        started = [
+            subprocess.Popen(
+                [sys.executable, "till.py", name, str(count), str(PACE)],
+                cwd=self._home.path,
+                env=self._home.env | self._env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            for name in PUBLISHERS
+        ]
+        try:
+            yield started
+        finally:
+            for publisher in started:
+                publisher.kill()
+                publisher.communicate()
+
+    def _wait_done(self, publisher: subprocess.Popen[bytes]) -> None:
+        def done() -> bool:
+            self._keep_running()
+            return publisher.poll() is not None or len(self._names("confirmed")) >= self._all
+
+        wait_until(done, PATIENCE + self.wishes.messages / 100, lambda: f"all confirmed\n{self._told()}")
+        assert publisher.poll() is None, "a publisher ended"
+
+    @property
+    def _all(self) -> int:
+        return self.wishes.messages // len(PUBLISHERS) * len(PUBLISHERS)
+
+    def _end(self) -> None:
+        code = self._running.terminate()
+        assert code == 0, f"exit code {code} at the end\n{self._told()}"
+
+    # Waiting
+
+    def _wait_lines(self, lines: int) -> None:
+        wait_until(lambda: self._count() >= lines, PATIENCE, lambda: f"line {lines}, not {self._lines}\n{self._told()}")
+
+    def _count(self) -> int:
+        path = self._home.path / "history"
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(self._at)
+                fresh = file.read()
+            self._at += len(fresh)
+            self._lines += fresh.count(b"\n")
+        return self._lines
+
+    def _status(self) -> dict[str, object]:
+        return self._stage.status("shop", env=self._env)
+
+    def _wait_empty(self) -> None:
+        wait_until(self._empty, PATIENCE + self.wishes.messages / 100, lambda: f"empty queues\n{self._told()}")
+
+    def _empty(self) -> bool:
+        channels = self._stage.channels("shop", env=self._env)
+        left = {channel[count] for channel in channels.values() for count in ("ready", "in_flight", "waiting")}
+        return left == {0}
+
+    # The story
+
+    def _story(self, letters: list[Letter]) -> Story:
+        executions = self._executions()
+        returned = {one.key.name for one in executions if one.key.channel == "relay" and one.outcome == "returned"}
+        dead = {letter.key.name for letter in letters if letter.key.channel == "relay"}
+        tried, confirmed = self._names("tried"), self._names("confirmed")
+        return Story(
+            LIMITS,
+            executions,
+            self.faults,
+            letters,
+            _keys(tried, ("audit", "relay")) | _keys(returned, ("tail",)),
+            _keys(confirmed, ("audit", "relay")) | _keys(returned - dead, ("tail",)),
+        )
+
+    def _executions(self) -> list[Execution]:
+        return history.read((self._home.path / "history").read_text().splitlines())
+
+    def _letters(self) -> list[Letter]:
+        return [
+            Letter(Key(one["subscription"].rpartition(".")[2], one["body"]["name"]), one["reason"], one["attempts"])
+            for one in self._stage.dead(env=self._env)
+        ]
+
+    def _names(self, name: str) -> set[str]:
+        path = self._home.path / name
+        return set(path.read_text().split()) if path.exists() else set()
+
+    def _told(self) -> str:
+        log = "\n".join(self._running.stderr.splitlines()[-40:])
+        return f"status {self._status()}\nfaults\n{self.told_faults()}\nlast lines of the log\n{log}"
+
+
+def _keys(names: set[str], channels: tuple[str, ...]) -> frozenset[Key]:
+    return frozenset(Key(channel, name) for channel in channels for name in names)
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(*GONE):
+        os.kill(pid, number)
+
+
+def _mount(folder: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True)
+
+
+def main(wishes: Wishes) -> int:
+    """Runs the chaos; 1: the checker complains, or something waited for did not come."""
+    home = Home.create()
+    with contextlib.ExitStack() as stack:
+        stack.callback(home.remove)
+        if wishes.disk:
+            stack.callback(subprocess.run, ["umount", "-l", str(home.state)], stderr=subprocess.DEVNULL, check=False)
+        command = Command(home)
+        stack.callback(command.close)
+        chaos = Chaos(wishes, command, home)
+        complaints = _complaints(chaos.run)
+        print(chaos.figures())
+        if complaints:
+            print(
+                *complaints[:50], f"{len(complaints)} complaints; {wishes}; the faults:", chaos.told_faults(), sep="\n"
+            )
+        return 1 if complaints else 0
+
+
+def _complaints(run: Callable[[], list[str]]) -> list[str]:
+    try:
+        return run()
+    except AssertionError as error:
+        return [str(error)]
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    sys.exit(main(Wishes(**json.loads(sys.argv[1]))))

@@ -1,0 +1,132 @@
+"""The checker of the chaos: it lets pass what the design allows, and refuses every history that breaks a promise."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.chaos.checker import check
+from tests.support.chaos.history import Fault, Key, Letter, Limits, Story, read
+from tests.support.chaos.schedule import CHANNELS, DECK, schedule
+
+LIMITS = Limits(max_attempts=3, time_limit=1.0, kill_after=0.5, workers={"c": 2, "d": 1})
+M = Key("c", "m")
+
+
+def told(
+    *lines: str, faults: tuple[Fault, ...] = (), letters: tuple[Letter, ...] = (), queued: tuple[Key, ...] = ()
+) -> list[str]:
+    """What the checker says when m was published and confirmed; lines are `B attempt pid time deed`."""
+    executions = read(" ".join([kind, "c", "m", *rest]) for kind, *rest in (line.split() for line in lines))
+    return check(Story(LIMITS, executions, faults, letters, frozenset([M]), frozenset([M]), frozenset(queued)))
+
+
+def kill(target: str, at: float, channel: str = "", pid: int = 0) -> Fault:
+    return Fault("kill", target, at, at + 0.01, channel, pid)
+
+
+RETURNED = ("B 1 7 10.0 work", "E 1 7 10.1 returned")
+AGAIN = ("B 2 8 10.5 work", "E 2 8 10.6 returned")
+FAILED = ("B 1 7 10.0 raise", "E 1 7 10.1 ValueError")
+CUT = ("B 1 7 10.0 work",)
+DEAD = Letter(M, "exception", 3)
+
+ALLOWED = {
+    "done": told(*RETURNED),
+    "failed, then done": told(*FAILED, *AGAIN),
+    "crashed by itself": told("B 1 7 10.0 crash", *AGAIN),
+    "its worker was killed": told(*CUT, *AGAIN, faults=(kill("worker", 10.2, "c", 7),)),
+    "its consumer was killed": told(*CUT, *AGAIN, faults=(kill("consumer", 10.2, "c"),)),
+    "its supervisor was killed": told(*CUT, *AGAIN, faults=(kill("supervisor", 10.2),)),
+    "finished, and unsettled when the consumer was killed": told(
+        *RETURNED, *AGAIN, faults=(kill("consumer", 10.2, "c"),)
+    ),
+    "unsettled for long, for the disk was full": told(
+        *RETURNED,
+        "B 2 8 60.0 work",
+        "E 2 8 60.1 returned",
+        faults=(Fault("full", "disk", 9.0, 50.0), kill("tree", 50.1)),
+    ),
+    "charged before the handler began": told(*AGAIN, faults=(kill("worker", 9.0, "c", 5),)),
+    "the soft limit": told("B 1 7 10.0 hang", "E 1 7 11.0 TimeLimitExceeded", "B 2 7 12.0 work", "E 2 7 12.1 returned"),
+    "the hard limit": told("B 1 7 10.0 stubborn", "B 2 8 11.6 work", "E 2 8 12.1 returned"),
+    "its worker was stopped for too long": told(
+        *CUT, "B 2 8 13.0 work", "E 2 8 13.1 returned", faults=(Fault("stop", "worker", 9.9, 12.0, "c", 7),)
+    ),
+    "dead after all attempts": told(
+        *FAILED, "B 2 7 11.0 poison", "E 2 7 11.1 ValueError", "B 3 7 12.0 poison", "E 3 7 12.1 ValueError",
+        letters=(DEAD,),
+    ),
+    "returned in the last attempt, and unsettled when the tree was killed": told(
+        *FAILED, "B 2 7 11.0 poison", "E 2 7 11.1 ValueError", "B 3 7 12.0 work", "E 3 7 12.1 returned",
+        faults=(kill("tree", 12.2),), letters=(Letter(M, "crash", 3),),
+    ),
+    "still waiting for its retry": told(*FAILED, queued=(M,)),
+    "still waiting": told(queued=(M,)),
+}  # fmt: skip
+
+REFUSED = [
+    ("is lost; its last execution: none", told()),
+    ("is lost; its last execution: [c/m attempt 1 work", told(*CUT, faults=(kill("worker", 10.2, "c", 7),))),
+    ("is lost; its last execution: [c/m attempt 1 raise", told(*FAILED)),
+    ("for no reason", told(*RETURNED, *AGAIN)),
+    ("returned] repeats", told(*RETURNED, *AGAIN, faults=(kill("worker", 10.2, "c", 9),))),
+    ("cut] for no reason", told(*CUT, *AGAIN, faults=(kill("consumer", 10.2, "d"),))),
+    ("cut] for no reason", told(*CUT, *AGAIN, faults=(kill("worker", 10.7, "c", 7),))),
+    ("10.100 returned] for no reason", told(
+        *RETURNED, "B 2 8 60.0 work", "E 2 8 60.1 returned", faults=(kill("tree", 40.0),)
+    )),
+    ("which was not charged", told(*FAILED, "B 1 7 11.0 work", "E 1 7 11.1 returned")),
+    ("attempt 2 was charged, and never executed", told(*FAILED, "B 3 7 11.0 work", "E 3 7 11.1 returned")),
+    ("attempt 1 was charged, and never executed", told(*AGAIN)),
+    ("but only 1 processes were cut", told(
+        "B 3 7 11.0 work", "E 3 7 11.1 returned", faults=(kill("worker", 9.0, "c", 5),)
+    )),
+    ("is beyond max_attempts", told(
+        *FAILED, "B 2 7 11.0 raise", "E 2 7 11.1 ValueError", "B 3 7 12.0 raise", "E 3 7 12.1 ValueError",
+        "B 4 7 13.0 work", "E 4 7 13.1 returned",
+    )),
+    ("was executing", told(*FAILED[:1], "B 2 8 10.05 work", *FAILED[1:], "E 2 8 10.2 returned")),
+    ("never ended, but its worker went on", told(*CUT, "B 2 7 10.5 work", "E 2 7 10.6 returned")),
+    ("met the time limit after 0.10 s", told("B 1 7 10.0 work", "E 1 7 10.1 TimeLimitExceeded", *AGAIN)),
+    ("met the time limit after 0.20 s", told(
+        "B 1 7 10.0 work", "E 1 7 13.2 TimeLimitExceeded", "B 2 7 14.0 work", "E 2 7 14.1 returned",
+        faults=(Fault("stop", "tree", 10.1, 13.1),),
+    )),
+    ("stubborn, pid 7, 10.000 cut] for no reason", told("B 1 7 10.0 stubborn", *AGAIN)),
+    ("ended as KeyError", told("B 1 7 10.0 work", "E 1 7 10.1 KeyError", *AGAIN)),
+    ("is dead after 1 attempts", told(*FAILED, letters=(Letter(M, "exception", 1),))),
+    ("is dead for no reason", told(*RETURNED, letters=(Letter(M, "crash", 1),))),
+    ("is dead for the reason exception", told(
+        "B 3 7 10.0 work", letters=(DEAD,), faults=(kill("worker", 9.0, "c", 5), kill("worker", 10.1, "c", 7))
+    )),
+    ("is a dead letter twice", told(letters=(DEAD, DEAD))),
+    ("is a dead letter and still queued", told(letters=(DEAD,), queued=(M,))),
+    ("was settled, but is still queued", told(*RETURNED, queued=(M,))),
+    ("c/x was never published", check(
+        Story(LIMITS, [], (), (Letter(Key("c", "x"), "exception", 3),), frozenset(), frozenset())
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_the_design_allows_passes(name: str) -> None:
+    assert ALLOWED[name] == []
+
+
+@pytest.mark.parametrize(("complaint", "found"), REFUSED)
+def test_a_broken_promise_is_found(complaint: str, found: list[str]) -> None:
+    assert any(complaint in one for one in found), found
+
+
+def test_a_line_that_ends_what_was_not_begun_is_no_history() -> None:
+    with pytest.raises(ValueError, match="not begun"):
+        read(["B c m 1 7 10.0 work", "E c n 1 7 10.1 returned"])
+
+
+def test_a_seed_gives_one_schedule_in_which_every_fault_comes() -> None:
+    steps = schedule(5, len(DECK), 1000, disk=True)
+    assert steps == schedule(5, len(DECK), 1000, disk=True) != schedule(6, len(DECK), 1000, disk=True)
+    assert {(step.kind, step.target) for step in steps} == set(DECK)
+    assert [step.after for step in steps] == sorted({step.after for step in steps})
+    assert {step.channel for step in steps} <= set(CHANNELS)
+    assert "full" not in {step.kind for step in schedule(5, 50, 1000, disk=False)}
