@@ -24,6 +24,7 @@ import mmap
 import os
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -311,7 +312,7 @@ class Owed:
         self.keys = self._read()
 
     def add(self, keys: list[bytes]) -> None:
-        """Writes down more keys, before their entries are wiped."""
+        """Writes down more keys, before their entries are wiped. On a full disk: OSError, and nothing is changed."""
         if keys:
             self.keys.update(keys)
             self._write()
@@ -320,7 +321,8 @@ class Owed:
         """Forgets keys whose attempts are settled."""
         if not self.keys.isdisjoint(keys):
             self.keys.difference_update(keys)
-            self._write()
+            with suppress(OSError):  # the disk is full: what stays in the file matches no message any more
+                self._write()
 
     def _read(self) -> set[bytes]:
         try:

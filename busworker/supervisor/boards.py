@@ -27,7 +27,8 @@ def open_board(path: Path, slots: int) -> Board:
         slots: for how many workers.
 
     Raises:
-        ConfigurationError: it can't be made, or processes of that pool still live.
+        ConfigurationError: it can't be made, what it said can't be written down, or processes of that pool
+            still live.
 
     Guarantees:
         The lock is taken before any fork, so each process of the pool holds it, and whoever gets it knows
@@ -37,13 +38,27 @@ def open_board(path: Path, slots: int) -> Board:
     descriptor = _locked(path)
     keys = scoreboard.open_keys()
     end = "the service was killed" if scoreboard.of_this_boot else "the machine went down"
-    Owed(path).add(keys)
+    try:
+        _write_down(path, keys)
+    except ConfigurationError:
+        scoreboard.close()
+        os.close(descriptor)
+        raise
     scoreboard.wipe()
     scoreboard.reset_counts()
     if keys:
         log.warning("%s: %d messages were executing or unsettled when %s", path, len(keys), end)
     found = os.fstat(descriptor)
     return Board(scoreboard, descriptor, (found.st_dev, found.st_ino))
+
+
+def _write_down(path: Path, keys: list[bytes]) -> None:
+    try:
+        Owed(path).add(keys)
+    except OSError as error:
+        raise ConfigurationError(
+            f"what {path} owes can't be written down ({error.strerror}): make room or make its folder writable"
+        ) from error
 
 
 def _locked(path: Path) -> int:

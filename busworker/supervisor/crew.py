@@ -374,11 +374,19 @@ class Crew:
             log.info("consumer %s drained", self.name)
 
     def read_board(self) -> None:
-        """Writes down what the dead pool owes, then empties its scoreboard; the counters stay."""
+        """Writes down what the dead pool owes, then empties its scoreboard; the counters stay.
+
+        On a full disk the pool waits, for its next consumer must know. A service that stops leaves the scoreboard to
+        its successor.
+        """
         for slot, number in self.pool.spared:
             self.board.close_entry(slot, number)  # the consumer that writes this field is dead
         keys = self.board.open_keys()
-        Owed(self.board.path).add(keys)
+        try:
+            Owed(self.board.path).add(keys)
+        except OSError as error:
+            self._not_written_down(error)
+            return
         self.board.wipe()
         self.pool.board_read()
         if keys:
@@ -387,6 +395,14 @@ class Crew:
                 self.name,
                 len(keys),
             )
+
+    def _not_written_down(self, error: OSError) -> None:
+        if self._service.stop is not None:
+            self.pool.board_read()
+            return
+        if not self.pool.read_at:
+            log.error("%s: what it owes can't be written down, no consumer starts before: %s", self.name, error)
+        self.pool.board_not_read(time.monotonic())
 
     def _drop(self, link: Link) -> None:
         if link in self._selector.get_map():

@@ -142,7 +142,7 @@ def _bury(pool: Pool) -> Iterator[Due]:
     for worker in _alive(pool):
         yield Due(AT_ONCE, _kill(pool, worker, "died", "its consumer died"))
     if pool.unread and not pool.workers:
-        yield Due(AT_ONCE, ReadBoard(pool.name))
+        yield Due(pool.read_at, ReadBoard(pool.name))
 
 
 def _stop(pool: Pool, stop: Stop) -> Iterator[Due]:

@@ -17,6 +17,8 @@ CONSUMER_SETTLES = 2.0
 """Seconds a consumer has, after its workers were killed, to give back what they executed."""
 HURRIED_SETTLES = 0.5
 """The same after QUIT or a second TERM."""
+READ_AGAIN = 0.5
+"""Seconds until a scoreboard is read again if the disk was too full to write down what it says."""
 CUT_SHORT = 75
 
 
@@ -114,6 +116,7 @@ class Pool(msgspec.Struct):
         memory_limit: bytes a worker may have resident while it executes; None: as many as it wants.
         ever_ready: a consumer of it was ready once, so what it is told to do can be done.
         unread: a consumer died in disorder and the scoreboard has not been read since.
+        read_at: not before then.
         spared: (slot, number) of messages whose worker was killed to stop it: never to be charged.
         due: from when on a slot may have a new worker.
     """
@@ -126,6 +129,7 @@ class Pool(msgspec.Struct):
     incarnations: dict[int, int] = {}
     ever_ready: bool = False
     unread: bool = False
+    read_at: float = 0.0
     spared: list[tuple[int, int]] = []
     due: dict[int, float] = {}
     consumer_backoff: Backoff = msgspec.field(default_factory=Backoff)
@@ -199,8 +203,12 @@ class Pool(msgspec.Struct):
 
     def board_read(self) -> None:
         """What is owed has been written down, and the scoreboard is empty."""
-        self.unread = False
+        self.unread, self.read_at = False, 0.0
         self.spared = []
+
+    def board_not_read(self, now: float) -> None:
+        """What is owed couldn't be written down."""
+        self.read_at = now + READ_AGAIN
 
     def _judge(self, backoff: Backoff, now: float, started_at: float, *, worked: bool) -> None:
         if worked or now - started_at >= STEADY:

@@ -159,6 +159,50 @@ print(other())
 bus.close()
 '''
 
+OWED = """
+import os, signal, subprocess, time
+from tests.support import Command, Home, Stage, wait_until
+
+APP = '''
+from busworker import Bus, RetryPolicy, Topic
+from recording import record, wait_for
+bus = Bus("shop")
+@bus.channel("pool").subscribe(Topic("work", int), retry=RetryPolicy(3, delays=(0,)), time_limit=None)
+def handle(event, message):
+    record("begin", event, message.attempt)
+    wait_for("gate")
+'''
+home = Home.create()
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(home.state)], check=True)
+command = Command(home)
+try:
+    stage = Stage(command, home)
+    home.write("shop.py", APP)
+    service = stage.start("shop")
+    stage.publish("work", 1)
+    stage.wait_recorded(1)
+    foreign = home.state / "foreign"
+    with foreign.open("ab", 0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+    (consumer,) = service.tree("consumer")
+    os.kill(consumer.pid, signal.SIGKILL)
+    service.wait_log("can't be written down")
+    refused = command.run("start", "shop", "--instance", "other")
+    print(refused.returncode in (69, 78), refused.stderr.count(chr(10)))
+    foreign.unlink()
+    stage.touch("gate")
+    stage.wait_empty("shop")
+    print(service.exit_code, [line.attempt for line in stage.record()], service.terminate())
+finally:
+    command.close()
+    subprocess.run(["umount", "-l", str(home.state)], check=True)
+    home.remove()
+"""
+
 
 def on_a_small_disk(home: Home, script: str) -> list[str]:
     """The lines that a script prints."""
@@ -181,3 +225,9 @@ def test_a_publisher_that_is_refused_still_uses_its_bus_in_memory(home: Home) ->
     refused, left = run_where_it_may_mount(STILL_USED, env=home.env, timeout=60)
     assert "takes no messages" in refused
     assert left == "10", "wiped: nobody seemed to use it"
+
+
+def test_a_consumer_that_dies_on_a_full_disk_is_replaced_and_charged_once_there_is_space(home: Home) -> None:
+    refused, ended = run_where_it_may_mount(OWED, env=home.env, timeout=60)
+    assert refused == "True 1"  # one line, and nothing unexpected
+    assert ended == "None [1, 2] 0"

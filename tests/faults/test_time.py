@@ -140,7 +140,8 @@ def waiting(stage: Stage) -> int:
 
 def stop_all(service: Service, order: tuple[str, ...]) -> None:
     """Stops every process for longer than the limits; those of each role continue a moment before the next."""
-    members = sorted(service.tree(), key=lambda member: order.index(member.role))
+    tree = [member for member in service.tree() if member.role in order]
+    members = sorted(tree, key=lambda member: order.index(member.role))
     for member in members:
         os.kill(member.pid, signal.SIGSTOP)
     time.sleep(STOPPED)

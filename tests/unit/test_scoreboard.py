@@ -154,3 +154,25 @@ def test_owed_keys_outlive_their_writer_until_they_are_charged(tmp_path: Path) -
     owed = Owed(path)
     owed.charged([KEY, b"x" * 16])
     assert Owed(path).keys == {OTHER}
+
+
+def test_what_is_owed_and_cannot_be_written_down_stays_on_the_scoreboard(tmp_path: Path) -> None:
+    board = Scoreboard(tmp_path / "c.board", 1)
+    board.begin(0, 1, KEY, "id", 5.0)
+    board.close()
+    (tmp_path / "c.owed.new").mkdir()  # as good as a full disk
+    with pytest.raises(ConfigurationError, match="can't be written down"):
+        open_board(tmp_path / "c.board", 1)
+    (tmp_path / "c.owed.new").rmdir()
+    again = open_board(tmp_path / "c.board", 1)
+    assert Owed(tmp_path / "c.board").keys == {KEY}
+    again.scoreboard.close()
+    os.close(again.lock)
+
+
+def test_an_owed_key_that_cannot_be_removed_from_the_file_is_forgotten_all_the_same(tmp_path: Path) -> None:
+    owed = Owed(tmp_path / "c.board")
+    owed.add([KEY])
+    (tmp_path / "c.owed.new").mkdir()
+    owed.charged([KEY])
+    assert owed.keys == set()

@@ -65,6 +65,7 @@ class Chaos:
             self._env["BUSWORKER_BROKER"] = "memory://chaos"
         self._service: Service | None = None
         self._lines, self._at = 0, 0
+        self._began_full = False
 
     # The run
 
@@ -159,8 +160,8 @@ class Chaos:
                 while True:
                     file.write(b"x" * 4096)
             self._last(step)
+            self._keep_running(full=True)
             foreign.unlink()
-            self._keep_running()
 
     def _last(self, step: Step) -> None:
         """Lets a fault last for its time, with what happens within."""
@@ -202,12 +203,13 @@ class Chaos:
     def _start(self) -> None:
         self._service = self._stage.command.start("start", "shop", env=self._env)
 
-    def _keep_running(self) -> None:
+    def _keep_running(self, *, full: bool = False) -> None:
         """What a service manager does. Only on a full disk may a service end by itself: it can't start there."""
-        full = any(fault.kind == "full" for fault in self.faults) or (self._disk / "foreign").exists()
         if self._running.exit_code is not None:
-            assert full, f"the service ended by itself\n{self._told()}"
+            assert full or self._began_full, f"the service ended by itself\n{self._told()}"
+            assert "unexpected" not in self._running.stderr, self._told()
             self._start()
+        self._began_full = full
 
     @contextlib.contextmanager
     def _publishers(self) -> Iterator[list[subprocess.Popen[bytes]]]:
