@@ -9,16 +9,23 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
+import socket
+import stat
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from busworker.plain import escaped, escaped_lines
 from busworker.urls import hide_password
 
 STDERR = 2
+PATIENCE = 0.1
+"""Seconds that a line waits for a reader that doesn't read; the next ones don't wait until it reads again."""
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _SHORT = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 
 _role = "busworker"
+_sink: Sink | None = None
 
 
 def setup(level: str, format: str, role: str) -> None:
@@ -33,6 +40,7 @@ def setup(level: str, format: str, role: str) -> None:
         Calling it again replaces what it did before. The application's own logging is left alone where it has
         set one up; else it goes the same way.
     """
+    _renew_sink()
     set_role(role)
     handler = _Stderr()
     handler.setFormatter(_Json() if format == "json" else _Text())
@@ -49,6 +57,29 @@ def set_role(role: str) -> None:
     _role = role
 
 
+def repeat(role: str, line: str) -> None:
+    """Logs what another process has written to its standard streams, whatever the level is."""
+    logger = logging.getLogger("busworker.output")
+    logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, "%s", (line,), None, extra={"role": role}))
+
+
+def descriptor() -> int:
+    """Where log lines go: a process must keep it open."""
+    return _the_sink().descriptor
+
+
+def _the_sink() -> Sink:
+    return _sink if _sink is not None else _renew_sink()
+
+
+def _renew_sink() -> Sink:
+    global _sink  # noqa: PLW0603  one log a process
+    if _sink is not None:
+        os.close(_sink.descriptor)
+    _sink = Sink()
+    return _sink
+
+
 def reclaim() -> None:
     """Undoes `logging.config.dictConfig` switching off our loggers (`disable_existing_loggers`)."""
     for name, logger in logging.Logger.manager.loggerDict.items():
@@ -63,8 +94,78 @@ def _install(logger: logging.Logger, handler: logging.Handler, level: int) -> No
     logger.setLevel(level)
 
 
+class Sink:
+    """The standard error stream as it was at the beginning, written to without ever waiting long for its reader.
+
+    A descriptor of its own, so that not to block concerns nobody else's writing, and what becomes of number 2 later
+    doesn't concern the log. A reader that doesn't read for `PATIENCE` seconds loses lines, and is told how many.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor = _reopened(STDERR)
+        self._is_socket = _is(stat.S_ISSOCK, STDERR)
+        self._dropped = 0
+        self._torn = False
+
+    def write(self, line: bytes) -> None:
+        """One line at once, so that those of several processes don't mix; lost if nobody reads."""
+        told = f"{self._dropped} log lines were lost: nobody read them\n".encode() if self._dropped else b""
+        data = (b"\n" if self._torn else b"") + told + line
+        patience = 0.0 if self._dropped else PATIENCE
+        sent = 0
+        try:
+            while sent < len(data):
+                sent += self._send(data[sent:], patience)
+        except BlockingIOError:
+            self._torn = self._torn if sent == 0 else True
+            self._dropped += 1
+        except OSError:
+            pass  # closed or full: a log line is not worth more
+        else:
+            self._torn, self._dropped = False, 0
+
+    def _send(self, data: bytes, patience: float) -> int:
+        try:
+            return self._try(data)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(self.descriptor, select.POLLOUT)
+            if not poll.poll(patience * 1000):
+                raise
+        return self._try(data)
+
+    def _try(self, data: bytes) -> int:
+        if not self._is_socket:
+            return os.write(self.descriptor, data)
+        with socket.socket(fileno=os.dup(self.descriptor)) as sock:
+            return sock.send(data, socket.MSG_DONTWAIT)
+
+
+def _reopened(descriptor: int) -> int:
+    """The same stream with a file description of its own, which doesn't block; or at least another number for it.
+
+    Only pipes and terminals can be opened anew in the same place (proc(5), /proc/pid/fd): a file has a position.
+    """
+    try:
+        if _is(stat.S_ISFIFO, descriptor) or _is(stat.S_ISCHR, descriptor):
+            return os.open(f"/dev/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # no /proc, or a terminal of somebody else
+        pass
+    try:
+        return os.dup(descriptor)
+    except OSError:  # it is closed
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _is(kind: Callable[[int], bool], descriptor: int) -> bool:
+    try:
+        return kind(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
 class _Stderr(logging.Handler):
-    """Writes to the descriptor itself: a line is one write(2), so lines of several processes don't mix."""
+    """Writes into the sink."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -76,11 +177,7 @@ class _Stderr(logging.Handler):
         ):  # arguments that don't fit the text: logging's own complaint
             self.handleError(record)
             return
-        try:
-            while data:
-                data = data[os.write(STDERR, data) :]
-        except OSError:
-            pass  # closed, full or not ready: a log line is not worth more
+        _the_sink().write(data)
 
 
 class _Text(logging.Formatter):
@@ -89,7 +186,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = _SHORT.get(record.levelname, record.levelname)
         message = escaped(hide_password(record.getMessage()))
-        first = f"{_time(record)} {level:<5} {_role}: {message}"
+        first = f"{_time(record)} {level:<5} {getattr(record, 'role', _role)}: {message}"
         return "\n".join([first, *(f"  {line}" for line in escaped_lines(_trace(self, record)) if line)])
 
 
@@ -100,7 +197,7 @@ class _Json(logging.Formatter):
         fields = {
             "time": _time(record),
             "level": record.levelname.lower(),
-            "role": _role,
+            "role": getattr(record, "role", _role),
             "pid": record.process,
             "logger": record.name,
             "message": hide_password(record.getMessage()),

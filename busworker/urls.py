@@ -6,8 +6,10 @@ import os
 import re
 from urllib.parse import SplitResult, unquote, urlsplit
 
-_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://[^\s/:@;]*):([^\s;]*)@", re.IGNORECASE)
-_PARAMETER = re.compile(r"([?&][^=&\s]*(?:password|passwd|secret|token)[^=&\s]*=)[^&;\s]*", re.IGNORECASE)
+# Nothing begins in the middle of a scheme, and names are bounded: else a long text takes the square of its size.
+_WORD = re.compile(r"[^\s;]+")
+_USER = re.compile(r"(?<![a-z0-9+.-])[a-z0-9+.-]+://[^/:@]*:", re.IGNORECASE)
+_PARAMETER = re.compile(r"([?&][^=&\s]{0,64}(?:password|passwd|secret|token)[^=&\s]{0,64}=)[^&;\s]*", re.IGNORECASE)
 _PORTS = {"amqp": 5672, "amqps": 5671}
 
 
@@ -21,7 +23,9 @@ def hide_password(text: str) -> str:
         It hides too much rather than too little: a password with a raw `/` or `@`, which no URL may have, is
         hidden up to the last `@`.
     """
-    return _PARAMETER.sub(r"\1***", _USERINFO.sub(r"\1:***@", text))
+    if "://" in text and "@" in text:
+        text = _WORD.sub(_without_password, text)
+    return _PARAMETER.sub(r"\1***", text)
 
 
 def bus_identity(url: str) -> str:
@@ -36,6 +40,12 @@ def bus_identity(url: str) -> str:
 def holds_back(url: str) -> bool:
     """Whether the broker of that URL can hold a message back until it is due: so far the embedded ones."""
     return url.partition(":")[0].strip().lower() not in _PORTS
+
+
+def _without_password(word: re.Match[str]) -> str:
+    head, at, host = word[0].rpartition("@")
+    user = _USER.search(head) if at else None
+    return word[0] if user is None else f"{head[: user.end()]}***@{host}"
 
 
 def _identity(url: str) -> str:

@@ -21,11 +21,12 @@ class Place(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """What a worker keeps open: its ends of the links to the consumer and the supervisor, and its stacks' file."""
+    """What a worker keeps open: its ends of the links to consumer and supervisor, its stacks' file, its output."""
 
     link: socket.socket
     supervisor: socket.socket
     stacks: int
+    output: int
 
 
 def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket) -> Birth:
@@ -60,4 +61,4 @@ def worker_birth(orders: Orders, place: Place, ends: Ends) -> Birth:
     role = f"worker {orders.service.name}.{place.channel}/{place.slot + 1}"
     keep = (ends.link.fileno(), ends.supervisor.fileno(), ends.stacks)
     title = f"busworker: {role} idle"
-    return Birth(title, role, orders.worker_main, job, keep, True, orders.stacks, orders.mark)
+    return Birth(title, role, orders.worker_main, job, keep, True, orders.stacks, orders.mark, ends.output)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import logging
 import os
 import signal
@@ -47,6 +48,7 @@ class Birth:
             gets none of its descriptors.
         stacks: the file into which it writes its stacks on SIGUSR1.
         mark: of what it starts itself (`supervisor.remains`).
+        output: where its standard output and error go; None: where ours go.
         outlives: it doesn't end with the supervisor.
     """
 
@@ -58,6 +60,7 @@ class Birth:
     runs_user_code: bool = False
     stacks: int | None = None
     mark: str = ""
+    output: int | None = None
     outlives: bool = False
 
 
@@ -152,16 +155,28 @@ def _settle_in(birth: Birth, parent: int, file: tuple[int, int] | None) -> None:
     if not birth.outlives:
         die_with_parent(parent, signal.SIGKILL)
     _reset_signals(interruptible=birth.runs_user_code)
-    kept = _close_others({0, 1, 2, *birth.keep, *_stacks(birth)}, file)
+    if birth.output is not None:
+        _write_into(birth.output)
+    kept = _close_others({0, 1, 2, *birth.keep, *_stacks(birth), logs.descriptor()}, file)
     if birth.runs_user_code:
         # What a handler forks must neither hold the pool's lock nor look like a living worker.
-        os.register_at_fork(after_in_child=partial(_point_at_nothing, kept))
+        hidden = [descriptor for descriptor in kept if descriptor != logs.descriptor()]
+        os.register_at_fork(after_in_child=partial(_point_at_nothing, hidden))
         _mark(birth)
     for descriptor in _stacks(birth):
         stacks.take_part(descriptor)
     _point_at_nothing([0])
     setproctitle.setproctitle(birth.title)
     logs.set_role(birth.role)
+
+
+def _write_into(output: int) -> None:
+    """Standard output and error are that pipe from now on. Line by line: what waits in a buffer dies with us."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def _mark(birth: Birth) -> None:

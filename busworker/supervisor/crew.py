@@ -30,6 +30,7 @@ from busworker.supervisor.memory import MemoryWatch, OomKills
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.plan import Dump, Kill
 from busworker.supervisor.state import Pool, Service, Worker
+from busworker.supervisor.traces import Traces
 
 log = logging.getLogger("busworker.supervisor")
 
@@ -67,8 +68,7 @@ class Crew:
         self._on_counts = on_counts
         self._consumer: Link | None = None
         self._workers: dict[int, Link] = {}
-        self._stacks: dict[int, int] = {}
-        self._dumped: dict[int, Kill] = {}
+        self._traces: dict[int, Traces] = {}
         self._oom = OomKills()
         self.memory = MemoryWatch(self.board, spec.memory_limit)
 
@@ -117,12 +117,17 @@ class Crew:
         since = self.board.view(slot).since
         (ours, theirs), (consumer_end, worker_end) = _ends(opened), _ends(opened)
         place = Place(self.spec.name, slot, self.pool.next_incarnation(slot))
-        opened.callback(os.close, left := stacks.new_file())
-        pid = child.fork(worker_birth(self._orders, place, Ends(worker_end, theirs, left)), self._identity)
+        traces = Traces(f"worker {self.name}/{slot + 1}", self._selector)
+        unused = opened.enter_context(ExitStack())
+        unused.callback(traces.close)
+        ends = Ends(worker_end, theirs, traces.stacks, traces.output)
+        pid = child.fork(worker_birth(self._orders, place, ends), self._identity)
+        unused.pop_all()
+        traces.forked()
+        self._traces[slot] = traces
         worker = self.pool.worker_started(slot, pid, time.monotonic(), since)
         self.board.occupy(slot, worker.incarnation, pid)
         self._workers[slot] = self._watched(ours, partial(self._hear_worker, slot))
-        self._stacks[slot] = os.dup(left)
         self.memory.added(slot, pid)
         theirs.close()
         worker_end.close()  # also so that a descriptor is free for the one that is sent
@@ -159,9 +164,10 @@ class Crew:
         worker = self.pool.workers[action.slot]
         pending = worker.killed is None and worker.dumped_at is None  # two limits may be over at once
         if pending and self._unchanged(worker):
-            stacks.clear(self._stacks[worker.slot])
+            traces = self._traces[worker.slot]
+            traces.forget()
             worker.dumped_at = time.monotonic()
-            self._dumped[worker.slot] = action.kill
+            traces.planned = action.kill
             os.kill(worker.pid, stacks.DUMP_SIGNAL)
 
     def kill(self, action: Kill) -> None:
@@ -171,7 +177,7 @@ class Crew:
             return
         worker = self.pool.workers[action.slot]
         if action.number and not self._unchanged(worker):
-            stacks.clear(self._stacks[worker.slot])
+            self._traces[worker.slot].forget()
             return
         if worker.killed is None:
             self._condemn(worker, action)
@@ -334,28 +340,24 @@ class Crew:
         view = self.board.view(worker.slot)
         self._drop(self._workers.pop(worker.slot))
         self.memory.removed(worker.slot)
-        if (kill := self._dumped.pop(worker.slot, None)) and ended.signal == stacks.DUMP_SIGNAL_NAME:
-            self._condemn(worker, kill)
+        traces = self._traces.pop(worker.slot)
+        if traces.planned is not None and ended.signal == stacks.DUMP_SIGNAL_NAME:
+            self._condemn(worker, traces.planned)
             ended = Death("SIGKILL", None, ended.rss)  # by which signal we killed it concerns nobody
-        left = self._left_stacks(worker.slot)
+        left = traces.close()
         oom = ended.signal == "SIGKILL" and worker.killed is None and self._oom.took_one()
         self.pool.worker_gone(worker.slot, time.monotonic(), worked=view.since != worker.since, number=view.number)
         self._tell(autopsy.notice(worker, ended, left, oom=oom))
-        stopping = self._service.stop is not None
-        delay = 0.0 if stopping else self.pool.due.get(worker.slot, 0.0) - time.monotonic()
-        expected = autopsy.expected(worker, ended, stopping=stopping)
-        text = autopsy.last_words(worker, ended, view.message_id, delay)
-        log.log(logging.INFO if expected else logging.WARNING, "worker %s/%d %s", self.name, worker.slot + 1, text)
+        self._tell_end(worker, ended, view.message_id)
         if left is not None and not view.number:  # no dead letter will carry it
             log.warning("the stacks of worker %s/%d at its end:\n%s", self.name, worker.slot + 1, left)
 
-    def _left_stacks(self, slot: int) -> str | None:
-        """What the dead worker wrote of its stacks; its file is gone with this."""
-        descriptor = self._stacks.pop(slot)
-        try:
-            return stacks.read(descriptor)
-        finally:
-            os.close(descriptor)
+    def _tell_end(self, worker: Worker, ended: Death, message_id: str) -> None:
+        stopping = self._service.stop is not None
+        delay = 0.0 if stopping else self.pool.due.get(worker.slot, 0.0) - time.monotonic()
+        level = logging.INFO if autopsy.expected(worker, ended, stopping=stopping) else logging.WARNING
+        text = autopsy.last_words(worker, ended, message_id, delay)
+        log.log(level, "worker %s/%d %s", self.name, worker.slot + 1, text)
 
     def _bury_consumer(self, ended: Death) -> None:
         self._hear_consumer()

@@ -113,12 +113,12 @@ def test_a_stop_while_the_application_is_imported_is_one(stage: Stage, number: i
 
 
 def test_hup_loads_the_new_code(stage: Stage, first: First) -> None:
-    stage.home.write("shop.py", APP.replace("{version}", "new"))
+    stage.home.write("shop.py", APP.replace("{version}", "renewed"))
     first.supervisor.send_signal(signal.SIGHUP)
     wait_until(lambda: first.service.stderr.count(READY) == 2, 20.0, lambda: first.service.stderr)
     stage.publish("work", "after")
     stage.wait_recorded(1)
-    assert [line.what for line in stage.record()] == ["new"]
+    assert [line.what for line in stage.record()] == ["renewed"]
     assert stage.status("shop")["pid"] == 1
     assert first.ends(signal.SIGTERM) == 0
 

@@ -87,7 +87,7 @@ def test_processes_are_named_and_keep_only_their_own_descriptors(start: Start) -
         "busworker: worker email.welcome/1 idle",
         "busworker: worker email.welcome/2 idle",
     ]
-    common = 4  # the scoreboard's own, its map's, its lock's, and the file for stacks
+    common = 5  # the scoreboard's own, its map's, its lock's, the file for stacks, and the log
     assert f"the consumer has {common + 1} descriptors" in service.stderr
     assert service.stderr.count(f"a worker has {common + 3} descriptors") == 2
 
@@ -177,7 +177,7 @@ def test_a_killed_supervisor_leaves_nobody_and_its_successor_writes_down_what_is
 
 def test_what_a_handler_forked_does_not_hold_the_pools_lock(start: Start, home: Home) -> None:
     service = start("fork")
-    forked = int(service.wait_log("forked ").split()[1])
+    forked = int(service.wait_log("forked ").split()[-2])
     (undertaker,) = [member.pid for member in service.tree() if "undertaker" in member.title]
     os.kill(undertaker, signal.SIGSTOP)  # else it would end what is forked
     service.kill()

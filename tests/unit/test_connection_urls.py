@@ -14,6 +14,7 @@ from busworker.broker import connection
 from busworker.broker.connection import translated
 from busworker.brokers import AMQP, EMBEDDED, Broker, parse
 from busworker.errors import BrokerUnavailable, ConfigurationError, TopologyMismatch
+from busworker.urls import hide_password
 
 
 @pytest.mark.parametrize(
@@ -164,3 +165,9 @@ def test_an_error_of_ours_passes_through(caplog: pytest.LogCaptureFixture) -> No
     with pytest.raises(BrokerUnavailable, match="disk full"), translated(parse("memory://")[0]):
         raise BrokerUnavailable("disk full")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("part", ["x", "?", "a://", "://", "a://b:", "?password", "&=", "@"])
+def test_hiding_passwords_takes_long_texts(part: str) -> None:
+    text = part * 20_000
+    assert "hidden" not in hide_password(f"{text} amqp://me:hidden@host {text}")
