@@ -22,6 +22,8 @@ RUN_AHEAD_SECONDS = 0.004
 HOLD_SECONDS = 0.02
 """Measured work that may wait in the consumer, so that idle workers needn't wait for the broker."""
 MOST_AHEAD = 64
+MOST_LONELY = 1000
+"""Messages that wait to be alone and take no room from the others; more would be held for nothing."""
 SHORT = 0.001
 """Seconds of a handler below which a worker is handed more than one message."""
 SMOOTHING = 0.1
@@ -53,6 +55,8 @@ class Worker(msgspec.Struct):
     retiring: bool = False
     taken: bool = False
     """It executes a message that wants to be alone."""
+    kept: bool = False
+    """It is handed nothing until it is empty, because a message wants to be alone."""
 
 
 class Dispatcher:
@@ -68,7 +72,7 @@ class Dispatcher:
         self.lonely: deque[Held] = deque()
         self._concurrency = concurrency
         self._numbers: dict[int, int] = {}
-        self._open: dict[int, set[int]] = {}
+        self._open: dict[int, dict[int, int]] = {}
         self._mean: float | None = None
 
     # Workers
@@ -119,10 +123,10 @@ class Dispatcher:
         assigned: list[Held] = []
         if not self.waiting and not self.lonely:
             return assigned
-        takers = [
-            (slot, worker) for slot, worker in sorted(self.workers.items()) if not (worker.retiring or worker.taken)
-        ]
-        self._assign_lonely(takers, assigned)
+        takers = [(slot, worker) for slot, worker in sorted(self.workers.items()) if not worker.retiring]
+        if self._concurrency > 1:
+            self._assign_lonely(takers, assigned)
+            takers = [(slot, worker) for slot, worker in takers if not (worker.taken or worker.kept)]
         limit = max(self._concurrency, self.ahead)
         depth = min((len(worker.handed) for _, worker in takers), default=limit)
         while self.waiting and depth < limit:
@@ -133,11 +137,19 @@ class Dispatcher:
         return assigned
 
     def _assign_lonely(self, takers: list[tuple[int, Worker]], assigned: list[Held]) -> None:
-        """Hands those that must be alone to empty workers; while one waits, a worker gets nothing until it's empty."""
-        while self.lonely and takers:
-            slot, worker = pair = min(takers, key=lambda taker: len(taker[1].handed))
-            takers.remove(pair)
+        """Hands those that must be alone to empty workers; while one waits, a worker gets nothing until it's empty.
+
+        One worker is left to the others, if there are two: they needn't wait until each of these has been alone.
+        """
+        room = max(1, len(takers) - 1) - sum(worker.taken for _, worker in takers)
+        for _, worker in takers:
+            worker.kept = False
+        free = sorted((taker for taker in takers if not taker[1].taken), key=lambda taker: len(taker[1].handed))
+        for slot, worker in free[: max(room, 0)]:
+            if not self.lonely:
+                return
             if worker.handed or not self._has_entry(slot):
+                worker.kept = True
                 return
             worker.taken = True
             assigned.append(self._hand(self.lonely.popleft(), slot, worker))
@@ -155,15 +167,17 @@ class Dispatcher:
 
     def entry_closed(self, held: Held) -> None:
         """The scoreboard entry of the message may be used again."""
-        self._open.get(held.slot, set()).discard(held.number)
+        entries = self._open.get(held.slot, {})
+        if entries.get(held.number % RING) == held.number:
+            del entries[held.number % RING]
 
     # Figures
 
     @property
     def is_hungry(self) -> bool:
         """Whether a worker could execute one more at once, and nothing is here for it."""
-        return not self.holds and any(
-            len(worker.handed) < self._concurrency and not (worker.retiring or worker.taken)
+        return not self.waiting and any(
+            len(worker.handed) < self._concurrency and not (worker.retiring or worker.taken or worker.kept)
             for worker in self.workers.values()
         )
 
@@ -181,11 +195,15 @@ class Dispatcher:
 
     @property
     def window(self) -> int:
-        """How many unsettled messages the pool may hold: what it works off in a few milliseconds, at least one each."""
+        """How many unsettled messages the pool may hold: what it works off in a few milliseconds, at least one each.
+
+        Those that wait to be alone come on top, or nothing would be here for the worker that is left to the others.
+        """
         hands = self._concurrency * sum(1 for worker in self.workers.values() if not worker.retiring)
+        lonely = min(len(self.lonely), MOST_LONELY)
         if self._mean is None or self._mean >= HOLD_SECONDS:
-            return hands
-        return hands * max(1, min(4 * MOST_AHEAD, int(HOLD_SECONDS / max(self._mean, 1e-6))))
+            return hands + lonely
+        return hands * max(1, min(4 * MOST_AHEAD, int(HOLD_SECONDS / max(self._mean, 1e-6)))) + lonely
 
     @property
     def handed(self) -> int:
@@ -196,16 +214,20 @@ class Dispatcher:
         return self.lonely if held.alone and self._concurrency > 1 else self.waiting
 
     def _hand(self, held: Held, slot: int, worker: Worker) -> Held:
+        entries = self._open.setdefault(slot, {})
         number = self._numbers.get(slot, 0) + 1
+        # The entry is number modulo ring, and not used again before its message is settled. One that takes long
+        # keeps its entry while those of the others go round.
+        while number % RING in entries:
+            number += 1
         self._numbers[slot] = held.number = number
         held.slot = slot
-        self._open.setdefault(slot, set()).add(number)
+        entries[number % RING] = number
         worker.handed[number] = held
         return held
 
     def _has_entry(self, slot: int) -> bool:
-        # The entry is used again by number modulo ring: the message that had it before must be settled.
-        return self._numbers.get(slot, 0) + 1 - RING not in self._open.get(slot, ())
+        return len(self._open.get(slot, ())) < RING
 
     def _measure(self, seconds: float) -> None:
         self._mean = seconds if self._mean is None else self._mean + SMOOTHING * (seconds - self._mean)

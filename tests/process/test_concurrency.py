@@ -37,6 +37,7 @@ async def handle(event, message):
     deed, _, _ = event.partition("-")
     match deed:
         case "crash":
+            message.extend(60)
             await wait_for("crash")
             ctypes.string_at(0)
         case "exit":

@@ -89,6 +89,22 @@ def test_an_entry_that_is_still_open_is_not_used_again() -> None:
     assert [again.number for again in dispatcher.assign()] == [RING + 1]
 
 
+def test_one_that_takes_long_keeps_its_entry_while_the_others_go_round() -> None:
+    dispatcher = Dispatcher(2)
+    dispatcher.added(0, 1, 100)
+    dispatcher.take_in(held("long"))
+    (long,) = dispatcher.assign()
+    numbers: list[int] = []
+    for count in range(2 * RING):
+        dispatcher.take_in(held(f"m{count}"))
+        (one,) = dispatcher.assign()
+        numbers.append(one.number)
+        assert dispatcher.finished(0, 1, one.number, 1.0) is one
+        dispatcher.entry_closed(one)
+    assert len(set(numbers)) == len(numbers)
+    assert all(number % RING != long.number % RING for number in numbers)
+
+
 @given(st.lists(st.sampled_from(["take", "assign", "finish", "die", "replace"]), max_size=200), st.integers(1, 4))
 def test_no_message_is_ever_in_two_places_or_gone(steps: list[str], workers: int) -> None:
     dispatcher, count, done, incarnation = pool(workers, 0), 0, 0, 1
@@ -184,3 +200,34 @@ def test_while_one_waits_to_be_alone_the_other_workers_go_on() -> None:
     assert dispatcher.finished(0, 1, next(iter(dispatcher.workers[0].handed)), 1.0)
     assert [(one.key, one.slot) for one in dispatcher.assign()] == [(b"more", 0)]
     assert not dispatcher.is_hungry
+
+
+def pool_with_lonely(workers: int, concurrency: int, lonely: int) -> Dispatcher:
+    dispatcher = Dispatcher(concurrency)
+    for slot in range(workers):
+        dispatcher.added(slot, 1, 100 + slot)
+    for number in range(lonely):
+        one = held(f"alone{number}")
+        one.alone = True
+        dispatcher.take_in(one)
+    return dispatcher
+
+
+def test_many_that_want_to_be_alone_leave_a_worker_and_room_to_the_others() -> None:
+    dispatcher = pool_with_lonely(3, 2, 20)
+    assert [one.slot for one in dispatcher.assign()] == [0, 1]
+    assert dispatcher.is_hungry
+    assert dispatcher.window >= 20 + 2, "those that wait don't fill the pool"
+    for number in range(3):
+        dispatcher.take_in(held(f"m{number}"))
+    assert [one.slot for one in dispatcher.assign()] == [2, 2]
+    assert not dispatcher.is_hungry
+
+
+def test_a_single_worker_takes_those_that_want_to_be_alone_as_well() -> None:
+    dispatcher = pool_with_lonely(1, 2, 2)
+    dispatcher.take_in(held("other"))
+    for key in (b"alone0", b"alone1", b"other"):
+        (one,) = dispatcher.assign()
+        assert one.key == key
+        assert dispatcher.finished(0, 1, one.number, 1.0) is one
