@@ -1,10 +1,12 @@
 """Joins supervisor, consumer and worker, and runs a service until it stops. Its caller is the supervisor.
 
-The entry points are texts, imported in the child after its fork: no process loads what belongs to another.
+The entry points are texts: supervisor, consumer and worker don't import each other. A consumer's code, and with it the
+broker's, is imported in the consumer after its fork; the workers' once, before any fork.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import time
@@ -70,6 +72,8 @@ def supervise(options: StartOptions) -> int:
         setproctitle.setproctitle(f"busworker: supervisor {service.name}")
         if options.preload:
             warn_of_leftovers(handover or ())
+        # Workers are replaced often, and importing their code takes longer than the fork. The supervisor runs none of it.
+        importlib.import_module(WORKER_MAIN.partition(":")[0])
         freeze()
         if options.broker.startswith(EMBEDDED):
             probe(PROBE, options.broker)
