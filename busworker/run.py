@@ -72,7 +72,7 @@ def supervise(options: StartOptions) -> int:
         setproctitle.setproctitle(f"busworker: supervisor {service.name}")
         if options.preload:
             warn_of_leftovers(handover or ())
-        # Workers are replaced often, and importing their code takes longer than the fork. The supervisor runs none of it.
+        # Workers are replaced often, and importing their code takes longer than all else. This process runs none of it.
         importlib.import_module(WORKER_MAIN.partition(":")[0])
         freeze()
         if options.broker.startswith(EMBEDDED):

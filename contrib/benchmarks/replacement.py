@@ -54,7 +54,12 @@ def measure(folder: Path, kills: int) -> list[float]:
     command = [str(Path(sys.executable).with_name("busworker"))]
     service = subprocess.Popen([*command, "start", "replaced", "--log-level", "error"], cwd=folder, env=env)
     try:
-        until(lambda: not subprocess.run([*command, "status"], cwd=folder, env=env, capture_output=True).returncode)
+        until(
+            lambda: (
+                subprocess.run([*command, "status"], cwd=folder, env=env, capture_output=True, check=False).returncode
+                == 0
+            )
+        )
         events = "".join(f"{number}\n" for number in range(kills + 1))
         publish = [*command, "publish", "killed", "-"]
         subprocess.run(publish, cwd=folder, env=env, input=events.encode(), check=True, stdout=subprocess.DEVNULL)
