@@ -1,7 +1,7 @@
 """How this process was started, and how it starts itself again: the same command, environment and folder, the same pid.
 
-What must not be anybody else's in between goes along: the descriptor of the instance's lock, and the listening control
-socket, whose clients wait meanwhile.
+What must not be anybody else's in between goes along: the descriptor of the instance's lock, and the control socket,
+whose clients wait meanwhile.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ FITS = "fits"
 
 
 class Handover(NamedTuple):
-    """Descriptors that go from one program of this process to the next."""
+    """Descriptors that go from one program of this process to the next: the sockets are `Server.hand_over`'s."""
 
     lock: int
-    listener: int
+    sockets: tuple[int, ...]
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.lock, *self.sockets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +90,9 @@ class Launch:
         Guarantees:
             What is blocked in the signal mask stays blocked, and what is pending pending (execve(2)).
         """
-        for descriptor in handover:
+        for descriptor in handover.descriptors:
             os.set_inheritable(descriptor, True)
-        told = f"{os.getpid()} {handover.lock} {handover.listener}"
+        told = " ".join(map(str, (os.getpid(), *handover.descriptors)))
         self._run(self.arguments, self.environment | {HANDOVER: told})
 
     def _run(self, arguments: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
@@ -98,10 +103,11 @@ class Launch:
 
 def _taken() -> Handover | None:
     told = os.environ.pop(HANDOVER, "").split()
-    if len(told) != len(Handover._fields) + 1 or told[0] != str(os.getpid()):  # it was meant for our parent
+    if told[:1] != [str(os.getpid())]:  # it was meant for our parent
         return None
-    handover = Handover(int(told[1]), int(told[2]))
-    for descriptor in handover:
+    lock, *sockets = map(int, told[1:])
+    handover = Handover(lock, tuple(sockets))
+    for descriptor in handover.descriptors:
         os.set_inheritable(descriptor, False)
     return handover
 

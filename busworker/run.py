@@ -71,7 +71,7 @@ def supervise(options: StartOptions) -> int:
             _end_leftovers(key, service.name)
         setproctitle.setproctitle(f"busworker: supervisor {service.name}")
         if options.preload:
-            warn_of_leftovers(handover or ())
+            warn_of_leftovers(() if handover is None else handover.descriptors)
         # Workers are replaced often, and importing their code takes longer than all else. This process runs none of it.
         importlib.import_module(WORKER_MAIN.partition(":")[0])
         freeze()
@@ -79,8 +79,8 @@ def supervise(options: StartOptions) -> int:
             probe(PROBE, options.broker)
         supervisor = Supervisor(_orders(options, service, key))
         code = supervisor.run()
-        if supervisor.listener is not None and options.launch is not None:
-            _start_again(options.launch, Handover(lock, supervisor.listener))
+        if supervisor.sockets and options.launch is not None:
+            _start_again(options.launch, Handover(lock, supervisor.sockets))
         return code
 
 
@@ -167,6 +167,6 @@ def _orders(options: StartOptions, service: ServiceSpec, key: str) -> Orders:
         worker_main=WORKER_MAIN,
         key=key,
         launch=options.launch,
-        listener=None if handover is None else handover.listener,
+        sockets=() if handover is None else handover.sockets,
         mark=remains.new_mark(key),
     )

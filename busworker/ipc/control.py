@@ -27,8 +27,8 @@ VERSION = 1
 MOST_BYTES = 1024 * 1024
 """Bytes of a line."""
 BACKLOG = 64
-IDENTIFY_WITHIN = 2.0
-"""Seconds that each service has to say who it is."""
+IDENTIFY_WITHIN = 5.0
+"""Seconds that each service has to say who it is: it may just start again, on a busy machine."""
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 

@@ -91,6 +91,10 @@ class Commands:
                 document = status.report(self._orders, self._service, self._started_at, asked.told)
                 self._answer(asked.client, document)
 
+    def close(self) -> None:
+        """Answers everybody who still waits, with what is known."""
+        self.turn(float("inf"))
+
     def _ask(self, client: Client) -> None:
         number = next(self._numbers)
         missing = {name for name, crew in self._crews.items() if crew.ask_counts(number)}

@@ -52,7 +52,7 @@ class Supervisor:
         for spec in channels:
             self._crews[spec.name] = Crew(orders, spec, self._service, self._selector, self._commands.counts)
         self._signals = Signals()
-        self._server = Server(_listening(orders), self._selector, self._commands.handle)
+        self._server = _server(orders, self._selector, self._commands)
         self._orders = orders
         self._reload = Reload(orders.launch, orders.key, orders.mark)
         self._dumps = Dumps(orders.stacks)
@@ -72,7 +72,7 @@ class Supervisor:
         self._terminated = False
         self._told_stop = False
         self._exit_code: int | None = None
-        self._listener: int | None = None
+        self._sockets: tuple[int, ...] = ()
         self._next_due = self._expected
 
     def run(self) -> int:
@@ -87,9 +87,9 @@ class Supervisor:
             self._close()
 
     @property
-    def listener(self) -> int | None:
-        """After `run`: the control socket's descriptor, if the service is to start again; None: it has ended."""
-        return self._listener
+    def sockets(self) -> tuple[int, ...]:
+        """After `run`: the descriptors of `Server.hand_over`, if the service is to start again; (): it has ended."""
+        return self._sockets
 
     # A turn
 
@@ -253,8 +253,9 @@ class Supervisor:
     def _close(self) -> None:
         self._reload.cancel()
         self._undertaker.close()
+        self._commands.close()
         if self._renews():
-            self._listener = self._server.hand_over()
+            self._sockets = self._server.hand_over()
             # What the import has started belongs to the old code.
             self._remains.end_all(None if self._orders.launch is None else self._orders.launch.children)
         else:
@@ -267,8 +268,9 @@ class Supervisor:
             log.info("stopped%s", "" if self._exit_code == 0 else f", exit code {self._exit_code}")
 
 
-def _listening(orders: Orders) -> socket.socket:
-    return control.listen(orders.socket) if orders.listener is None else socket.socket(fileno=orders.listener)
+def _server(orders: Orders, selector: selectors.BaseSelector, commands: Commands) -> Server:
+    listener, *clients = [socket.socket(fileno=one) for one in orders.sockets] or [control.listen(orders.socket)]
+    return Server(listener, selector, commands.handle, clients)
 
 
 def _shortest_limit(orders: Orders) -> float:

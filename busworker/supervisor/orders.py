@@ -48,7 +48,8 @@ class Orders:
         worker_main: a worker's entry point.
         key: stands for the running service.
         launch: how this process was started, so that it can start itself again; None: unknown.
-        listener: the descriptor of the control socket that the last program of this process has left; None: make one.
+        sockets: the descriptors that the last program of this process has left, of the control socket and of those who
+            have connected to it; (): there was none, make a control socket.
         mark: of what the workers start.
         stacks: the file in which a process writes its stacks on SIGUSR1.
     """
@@ -66,7 +67,7 @@ class Orders:
     worker_main: str
     key: str = "unnamed"
     launch: Launch | None = None
-    listener: int | None = None
+    sockets: tuple[int, ...] = ()
     stacks: int = field(default_factory=new_file)
     mark: str = field(default_factory=lambda: new_mark("unnamed"))
     pid: int = field(default_factory=os.getpid)

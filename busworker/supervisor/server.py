@@ -9,7 +9,7 @@ import logging
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeAlias
 
@@ -47,13 +47,22 @@ class Server:
         listener: what `control.listen` gave; the server owns it.
         selector: the loop's; its data is what to call when a socket is ready.
         handle: takes a request; answers by `answer` or `refuse`, now or later.
+        clients: connections that were accepted before, and have asked nothing that was read.
     """
 
-    def __init__(self, listener: socket.socket, selector: selectors.BaseSelector, handle: Handle) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        selector: selectors.BaseSelector,
+        handle: Handle,
+        clients: Iterable[socket.socket] = (),
+    ) -> None:
         self._selector = selector
         self._handle = handle
         self._clients: set[Client] = set()
         self._listen(listener)
+        for sock in clients:
+            self._take(sock)
 
     def replace(self, listener: socket.socket) -> None:
         """Goes on with another listener: the old one's path is gone, so nobody can connect to it any more."""
@@ -79,11 +88,16 @@ class Server:
         """Sends an error, unless the client has gone."""
         self._send(client, control.encode_error(error, exit_code))
 
-    def hand_over(self) -> int:
-        """Closes everything but the listening socket, whose descriptor it returns: clients wait there."""
-        kept = self._listener.dup()
+    def hand_over(self) -> tuple[int, ...]:
+        """Closes what is answered.
+
+        Returns:
+            The descriptors of what isn't: of the listener, where clients wait, and of the clients that wait already.
+        """
+        waiting = [client.sock for client in self._clients if not client.request]
+        kept = tuple(sock.dup().detach() for sock in (self._listener, *waiting))
         self.close()
-        return kept.detach()
+        return kept
 
     def close(self) -> None:
         """Sends what can be sent at once, and closes everything."""
@@ -107,6 +121,9 @@ class Server:
         if len(self._clients) >= MOST_CLIENTS or not control.peer_allowed(sock):
             sock.close()
             return
+        self._take(sock)
+
+    def _take(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         client = Client(sock, time.monotonic() + PATIENCE)
         self._clients.add(client)

@@ -2,10 +2,12 @@
 
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from busworker.ipc import control
 from tests.support import Service, Stage, wait_until
 from tests.support.command import executable
 
@@ -223,6 +225,28 @@ def test_no_other_start_and_no_command_finds_a_gap(stage: Stage) -> None:
     assert codes == {73}
     assert known == {service.pid}
     wait_again(service)
+    assert service.terminate() == 0
+
+
+def test_whoever_asks_while_it_starts_again_is_answered(stage: Stage) -> None:
+    write(stage, "old")
+    service = stage.start("shop")
+    (path,) = stage.home.runtime.rglob("*.sock")
+
+    def ask(command: str) -> set[object]:
+        pids: set[object] = set()
+        while service.stderr.count(READY) < 4:
+            answer = control.ask(path, command, {}, 20.0)
+            assert isinstance(answer, dict)
+            pids.add(answer["pid"])
+        return pids
+
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(ask, command) for command in ("identify", "status", "identify", "status")]
+        for times in range(1, 4):
+            service.signal(signal.SIGHUP)
+            wait_again(service, times)
+    assert {pid for one in asked for pid in one.result()} == {service.pid}
     assert service.terminate() == 0
 
 
