@@ -85,6 +85,23 @@ def signals(pid: int) -> Signals | None:
         return None
 
 
+def opened(pid: int, descriptor: int | str) -> str:
+    """What that descriptor of it is, as `pipe:[4711]`; empty if it isn't there, or none of our business."""
+    try:
+        return os.readlink(PROC / str(pid) / "fd" / str(descriptor))  # noqa: PTH115  no path
+    except OSError:
+        return ""
+
+
+def holds(pid: int, what: str) -> bool:
+    """Whether one of its descriptors is that, as `opened` has it."""
+    try:
+        descriptors = os.listdir(PROC / str(pid) / "fd")  # noqa: PTH208  names are enough
+    except OSError:
+        return False
+    return what != "" and any(opened(pid, descriptor) == what for descriptor in descriptors)
+
+
 def _read(pid: int, name: str) -> bytes:
     try:
         return (PROC / str(pid) / name).read_bytes()

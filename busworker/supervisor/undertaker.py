@@ -1,7 +1,8 @@
 """A process that waits for the death of the supervisor, to end what can't follow by itself.
 
 The kernel ends consumers and workers with their supervisor. It doesn't end what handlers have started, nor a worker
-whose handler has undone the parent-death signal. Whoever does that must outlive the supervisor, and must not be its
+whose handler has undone the parent-death signal, nor a child that was stopped before it could ask for that signal.
+Whoever does that must outlive the supervisor, and must not be its
 parent: the process that was started is the one that is supervised from outside. As PID 1 there is no need: with it the
 kernel ends everything.
 """
@@ -9,7 +10,9 @@ kernel ends everything.
 from __future__ import annotations
 
 import os
+import select
 import signal
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,7 +33,8 @@ class UndertakerJob:
     """What it needs to know.
 
     Attributes:
-        alive: a pipe whose other end only the supervisor has.
+        alive: a pipe whose other end only the supervisor has, and for a moment each child that it forks.
+        supervisor: its pidfd (pidfd_open(2)), where there are such.
         service: the service's name.
         mark: of what its workers start.
         session: the session of its processes.
@@ -38,6 +42,7 @@ class UndertakerJob:
     """
 
     alive: int
+    supervisor: int | None
     service: str
     mark: str
     session: int
@@ -49,7 +54,8 @@ class Undertaker:
 
     def __init__(self, service: str, mark: str, boards: Iterable[Path]) -> None:
         self._reading, self._writing = os.pipe()
-        self._job = UndertakerJob(self._reading, service, mark, os.getsid(0), tuple(boards))
+        self._supervisor = _pidfd()
+        self._job = UndertakerJob(self._reading, self._supervisor, service, mark, os.getsid(0), tuple(boards))
         self.pid: int | None = None
 
     def keep(self) -> None:
@@ -59,7 +65,7 @@ class Undertaker:
             entry = f"{__name__}:main"
             role = f"undertaker {self._job.service}"
             with suppress(OSError):  # no room for a process now: at the next turn, perhaps
-                self.pid = child.fork(Birth(title, role, entry, self._job, (self._reading,), outlives=True))
+                self.pid = child.fork(Birth(title, role, entry, self._job, self._watched, outlives=True))
 
     def reap(self) -> None:
         """Notes that it has died, if so."""
@@ -72,8 +78,12 @@ class Undertaker:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.pid = None
-        os.close(self._reading)
-        os.close(self._writing)
+        for descriptor in (*self._watched, self._writing):
+            os.close(descriptor)
+
+    @property
+    def _watched(self) -> tuple[int, ...]:
+        return (self._reading,) if self._supervisor is None else (self._reading, self._supervisor)
 
 
 def main(job: UndertakerJob) -> int:
@@ -81,16 +91,33 @@ def main(job: UndertakerJob) -> int:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         with suppress(OSError):  # the C library keeps some for itself
             signal.signal(number, signal.SIG_IGN)
-    os.read(job.alive, 1)
+    _wait_for_its_end(job)
     workers = _workers(job.boards)
     pattern = remains.pattern_of(job.mark)
+    pipe = procfs.opened(os.getpid(), job.alive)
 
     def is_left(seen: Seen) -> bool:
-        by_group = seen.session == job.session and seen.group in workers
-        return by_group or remains.is_orphan(seen.pid, job.service) or procfs.told(seen.pid, pattern) is not None
+        ours = seen.session == job.session and (seen.group in workers or procfs.holds(seen.pid, pipe))
+        return ours or remains.is_orphan(seen.pid, job.service) or procfs.told(seen.pid, pattern) is not None
 
     remains.end_leftovers(is_left, PATIENCE)
     return 0
+
+
+def _pidfd() -> int | None:
+    """This process's; None where the system has no such thing."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            return os.pidfd_open(os.getpid())
+    return None
+
+
+def _wait_for_its_end(job: UndertakerJob) -> None:
+    poll = select.poll()
+    for descriptor in (job.alive, job.supervisor):
+        if descriptor is not None:
+            poll.register(descriptor, select.POLLIN)
+    poll.poll()
 
 
 def _workers(boards: Sequence[Path]) -> frozenset[int]:

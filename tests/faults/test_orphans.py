@@ -216,6 +216,40 @@ def test_a_supervisor_that_is_killed_while_it_forks_leaves_nothing(stage: Stage,
     wait_until(lambda: not service.tree(), SOON, lambda: f"the end of {service.tree()}")
 
 
+STOPPING = """
+import os, signal
+from pathlib import Path
+from busworker import Bus, Topic
+
+bus = Bus("shop")
+
+@bus.channel("pool").subscribe(Topic("work", str))
+def handle(event, message):
+    pass
+
+def stop():
+    if Path("stop").exists():
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+os.register_at_fork(after_in_child=stop)
+"""
+
+
+@pytest.mark.parametrize("role", ["worker", "consumer"])
+def test_a_killed_supervisor_leaves_no_child_that_was_stopped_as_soon_as_it_was_forked(stage: Stage, role: str) -> None:
+    stage.home.write("shop.py", STOPPING)
+    service = stage.start("shop")
+    stage.home.write("stop", "")
+    os.kill(one(service.tree(role)), signal.SIGKILL)
+
+    def stopped() -> list[int]:
+        return [member.pid for member in service.tree("supervisor") if member.pid != service.pid]
+
+    assert wait_until(stopped, 20.0, lambda: f"a child without a title of its own\n{service.tree()}")
+    service.kill()
+    wait_until(lambda: not service.tree(), SOON, lambda: f"the end of {service.tree()}")
+
+
 # A fork is no second worker
 
 FORKING = """
