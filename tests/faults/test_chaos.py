@@ -1,6 +1,7 @@
 """A service under a random schedule of kills, stops, a full disk and handlers that fail, while others publish to it.
 
-`tox -e soak` runs more of it for longer. By hand: CHAOS_SEEDS (`7`, `1-20`), CHAOS_MESSAGES, CHAOS_FAULTS.
+`tox -e soak` runs more of it for longer. By hand: CHAOS_SEEDS (`7`, `1-20`), CHAOS_MESSAGES, CHAOS_FAULTS;
+CHAOS_KEEP names a folder for the logs and the history of those that fail.
 """
 
 import json

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from tests.support.chaos import history
 from tests.support.chaos.checker import check
 from tests.support.chaos.history import Execution, Fault, Key, Letter, Story
 from tests.support.chaos.schedule import CHANNELS, LIMITS, Step, schedule
-from tests.support.processes import GONE, Member, alive
+from tests.support.processes import GONE, Member
 
 HERE = Path(__file__).parent
 PUBLISHERS = ("a", "b")
@@ -132,13 +133,17 @@ class Chaos:
             self._start()
 
     def _kill_one(self, target: str, channel: str, fault: dict[str, float]) -> None:
-        followers = [one.pid for one in self._of_channel("worker", channel)] if target == "consumer" else []
+        # The workers of a killed consumer may still begin what is in their links.
+        followers = {one.pid for one in self._possible_workers(channel)} if target == "consumer" else set[int]()
         for victim in self._victims(target, channel):
             fault["pid"] = victim.pid
             _signal(victim.pid, signal.SIGKILL)
-        # The workers of a killed consumer may still begin what is in their links. A stopped supervisor can't end them.
-        with contextlib.suppress(AssertionError):
-            wait_until(lambda: not any(map(alive, followers)), FOLLOW, "the end of the workers")
+        with contextlib.suppress(AssertionError):  # a stopped supervisor can't end them
+            wait_until(
+                lambda: followers.isdisjoint(one.pid for one in self._possible_workers(channel)),
+                FOLLOW,
+                "the end of the workers",
+            )
 
     def _stop(self, step: Step) -> None:
         victims = self._victims(step.target, step.channel)
@@ -186,12 +191,17 @@ class Chaos:
         if target == "tree":
             return self._running.tree()
         if target == "supervisor":
-            return self._running.tree("supervisor")
+            return [one for one in self._running.tree("supervisor") if one.pid == self._running.pid]
         found = self._of_channel(target, channel)
         return found[:1] if len(found) < 2 else [found[len(self.faults) % len(found)]]
 
     def _of_channel(self, role: str, channel: str) -> list[Member]:
         return [one for one in self._running.tree(role) if one.subject.split("/")[0] == f"shop.{channel}"]
+
+    def _possible_workers(self, channel: str) -> list[Member]:
+        """Those of that channel, and whoever was just forked and doesn't yet say what it is."""
+        untitled = [one for one in self._running.tree("supervisor") if one.pid != self._running.pid]
+        return self._of_channel("worker", channel) + untitled
 
     # The service and the publishers
 
@@ -333,10 +343,19 @@ def main(wishes: Wishes) -> int:
         complaints = _complaints(chaos.run)
         print(chaos.figures())
         if complaints:
+            _keep(home, wishes.seed)
             print(
                 *complaints[:50], f"{len(complaints)} complaints; {wishes}; the faults:", chaos.told_faults(), sep="\n"
             )
         return 1 if complaints else 0
+
+
+def _keep(home: Home, seed: int) -> None:
+    """Saves what tells more than the complaints: the logs and the history, for whoever names a folder for them."""
+    if folder := os.environ.get("CHAOS_KEEP"):
+        kept = Path(folder) / f"seed-{seed}"
+        shutil.copytree(home.logs, kept / "logs", dirs_exist_ok=True)
+        shutil.copy(home.path / "history", kept)
 
 
 def _complaints(run: Callable[[], list[str]]) -> list[str]:
