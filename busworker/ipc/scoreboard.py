@@ -12,7 +12,8 @@ slot     incarnation, pid                                                      t
 entry    digest, worker's field (2 x number + finished), consumer's (number)   worker / consumer
 ```
 The entry of message `number` is `number % ring`. It is open from the worker's first write until the consumer has
-written the same number, whatever the order of the writes, and only then used again. After a reboot the entries still
+written the same number, whatever the order of the writes, and only then used again; numbers only grow. One that was
+never begun is closed too: the worker's field then holds a lower number. After a reboot the entries still
 say which messages were open, but pids and deadlines mean nothing any more: wipe it before they are read.
 """
 
@@ -286,7 +287,7 @@ class Scoreboard:
         return self._map[begin : begin + RING * ENTRY_BYTES].count(0) != RING * ENTRY_BYTES
 
     def _is_open(self, at: int) -> bool:
-        return self._read(at + _WORKER_FIELD) >> 1 != self._read(at + _CONSUMER_FIELD)
+        return self._read(at + _WORKER_FIELD) >> 1 > self._read(at + _CONSUMER_FIELD)
 
     def _read(self, at: int) -> int:
         return int(_U64.unpack_from(self._map, at)[0])

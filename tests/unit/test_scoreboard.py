@@ -23,6 +23,14 @@ def board(tmp_path: Path):
     board.close()
 
 
+def test_closing_what_was_never_begun_opens_nothing(board: Scoreboard) -> None:
+    board.open_entry(1, 1, KEY)
+    board.close_entry(1, 1)
+    board.close_entry(1, 1 + RING)  # the same entry, whose digest is still that of the message before
+    board.close_entry(0, 1)
+    assert board.open_keys() == []
+
+
 def test_an_entry_is_open_from_begin_until_the_consumer_closes_it_whatever_the_order(board: Scoreboard) -> None:
     board.begin(1, 1, KEY, "id", 5.0)
     assert board.open_keys() == [KEY]
