@@ -36,7 +36,7 @@ class Intake:
     def __init__(self, board: Path, subscriptions: tuple[SubscriptionSpec, ...]) -> None:
         self._subscriptions = subscriptions
         self._owed = Owed(board)
-        self._lost: dict[bytes, Held] = {}
+        self._lost: dict[bytes, list[Held]] = {}
         self._settled: OrderedDict[bytes, None] = OrderedDict()
 
     def admit(self, delivery: Delivery, subscription: int) -> Held | Ended | None:
@@ -50,7 +50,7 @@ class Intake:
         held = Held(delivery, envelope, key_of(delivery, envelope), subscription, alone=envelope.alone)
         if delivery.redelivered:
             if held.key in self._lost:
-                return self._found(self._lost.pop(held.key), delivery)
+                return self._found(self._lost[held.key][0], delivery)
             if held.key in self._settled:
                 return Ended(held, how.Returned(), WorkerInfo())
             if held.key in self._owed.keys:
@@ -62,8 +62,17 @@ class Intake:
     def lose(self, helds: Iterable[Held]) -> None:
         """The connection is lost: these are executing or have ended, and will be delivered again."""
         for held in helds:
-            held.lost = True
-            self._lost[held.key] = held
+            if not held.lost:  # with an earlier connection
+                held.lost = True
+                self._lost.setdefault(held.key, []).append(held)  # foreign ones may be alike
+
+    def forget(self, helds: Iterable[Held]) -> None:
+        """These are lost no more, or nobody executes them: then they are new when they are delivered again."""
+        for held in helds:
+            alike = self._lost[held.key]
+            alike.remove(held)
+            if not alike:
+                del self._lost[held.key]
 
     def settled(self, keys: list[bytes], *, remember: bool) -> None:
         """These are settled, and no longer owed; `remember` where the acknowledgement may get lost."""
@@ -78,6 +87,7 @@ class Intake:
         self._owed.add(list(keys))
 
     def _found(self, known: Held, delivery: Delivery) -> Ended | None:
+        self.forget([known])
         known.delivery, known.lost = delivery, False
         if known.outcome is None:
             return None

@@ -50,7 +50,11 @@ def main(job: ConsumerJob) -> int:
 
 
 class Consumer:
-    """The process that fetches and settles for one channel."""
+    """The process that fetches and settles for one channel.
+
+    Attributes:
+        over: it has drained; there is no further turn.
+    """
 
     def __init__(self, job: ConsumerJob) -> None:
         self._job = job
@@ -74,22 +78,26 @@ class Consumer:
         self._adopting = Adopting()
         self._retaining = Retaining(job.retention)
         self._draining = False
-        self._over = False
+        self.over = False
 
     def run(self) -> int:
         """The loop."""
-        while not self._over:
+        while not self.over:
             self._selector.select(self._timeout())
-            self._hear_supervisor()
-            self._hear_workers()
-            self._serve_broker()
-            self._at_once.expire(time.monotonic())
-            self._hand_out()
-            self._finish_workers()
-            self._watch_writes()
+            self.turn()
         if self._session is not None:
             self._session.close()
         return 0
+
+    def turn(self) -> None:
+        """Does all that can be done now, and waits for nothing."""
+        self._hear_supervisor()
+        self._hear_workers()
+        self._serve_broker()
+        self._at_once.expire(time.monotonic())
+        self._hand_out()
+        self._finish_workers()
+        self._watch_writes()
 
     def _timeout(self) -> float:
         now = time.monotonic()
@@ -145,23 +153,18 @@ class Consumer:
         if self._links.pop(notice.slot, None) is None:
             return  # it has left by itself: what it was handed is back already
         self._drop_link(link)
-        waited: list[Held] = []
-        for held in handed:
-            started = self._board.was_started(held.slot, held.number)
-            ended = ended_by_death(held, notice) if started else None
-            if ended is not None:
-                self._end(ended)
-            else:
-                held.alone |= started  # it may be what held up the other, at whose limit they both were killed
-                waited.append(held)
+        ended, waited = ended_by_death(handed, notice, self._board.was_started)
+        for one in ended:
+            self._end(one)
         self._wait_again(waited)
 
     def _wait_again(self, helds: list[Held]) -> None:
-        """These were handed to a worker that is gone, and never begun."""
+        """These were handed to a worker that is gone, and aren't charged."""
         for held in helds:
             self._board.close_entry(held.slot, held.number)
             self._dispatcher.entry_closed(held)
-        self._dispatcher.wait_again([held for held in helds if not held.lost])
+        self._intake.forget(held for held in helds if held.lost)
+        self._dispatcher.wait_again(held for held in helds if not held.lost)
 
     # Workers
 
@@ -216,7 +219,7 @@ class Consumer:
             self._leave(slot, "")
         if self._draining and not (self._links or self._finishing or self._ended or self._dispatcher.holds):
             self._supervisor.send(frames.Drained())
-            self._over = True
+            self.over = True
 
     def _drain(self) -> None:
         self._draining = True
@@ -230,24 +233,22 @@ class Consumer:
         if now < self._try_at:
             return
         try:
-            if self._session is None:
-                self._connect()
+            session = self._session or self._connect()
             if self._draining:
                 self._give_back_waiting()
-            self._settle()
-            self._publish_at_once()
+            self._settle(session)
+            self._at_once.publish(session)
             if not self._draining:
-                if self._session is not None:
-                    self._adopting.adopt(self._session, list(self._queues), self._intake, now)
-                    self._retaining.keep(self._session, self._queues, now, time.time())
-                self._fetch()
+                self._adopting.adopt(session, list(self._queues), self._intake, now)
+                self._retaining.keep(session, self._queues, now, time.time())
+                self._fetch(session)
             self._recovered()
         except BrokerUnavailable as error:
             self._trouble(error, None)
         except (ConfigurationError, TopologyMismatch) as error:
             self._trouble(error, 78)
 
-    def _connect(self) -> None:
+    def _connect(self) -> Session:
         session = Session(self._job.broker, claim_file=str(self._board.path))
         try:
             session.declare()
@@ -263,10 +264,7 @@ class Consumer:
             self._selector.register(descriptor, selectors.EVENT_READ, "broker")
         if not self._failures:  # else `_recovered` tells it, once it really works
             self._supervisor.send(frames.Ready())
-
-    def _publish_at_once(self) -> None:
-        if self._session is not None:
-            self._at_once.publish(self._session)
+        return session
 
     def _recovered(self) -> None:
         if self._failures:
@@ -298,10 +296,10 @@ class Consumer:
         self._intake.lose([*executing, *(ended.held for ended in self._ended)])
         self._ended.clear()
 
-    def _fetch(self) -> None:
-        if self._session is None or not self._has_room():
+    def _fetch(self, session: Session) -> None:
+        if not self._has_room():
             return
-        for delivery in self._session.fetch(self._dispatcher.window):
+        for delivery in session.fetch(self._dispatcher.window):
             self._unsettled += 1
             self._take_in(delivery)
 
@@ -330,27 +328,23 @@ class Consumer:
         else:
             self._ended.append(ended)
 
-    def _settle(self) -> None:
-        if not self._ended or self._session is None:
+    def _settle(self, session: Session) -> None:
+        if not self._ended:
             return
         now = time.time()
         steps = [step(ended, self._channel.subscriptions[ended.held.subscription], now) for ended in self._ended]
-        for ended, one in zip(self._ended, steps, strict=True):
-            if one.returned:  # before it is given back: whoever gets it must not take it for one that was executing
-                self._close_entry(ended.held)
-            if one.delay:
-                self._session.declare_retry(one.delay)
-        self._session.settle([one.item for one in steps])
+        for delay in {one.delay for one in steps if one.delay}:
+            session.declare_retry(delay)
+        session.settle([one.item for one in steps])
         batch, self._ended = self._ended, []
         self._unsettled -= len(batch)
-        self._settled(batch, steps)
+        self._settled(batch, steps, remember=not session.broker.embedded)
 
-    def _settled(self, batch: list[Ended], steps: list[Step]) -> None:
+    def _settled(self, batch: list[Ended], steps: list[Step], *, remember: bool) -> None:
         """After the commit: close the entries, count, and tell what failed."""
         done = failed = 0
         for ended, one in zip(batch, steps, strict=True):
-            if not one.returned:
-                self._close_entry(ended.held)
+            self._close_entry(ended.held)
             if isinstance(ended.outcome, how.Returned):
                 done += 1
             elif charged(ended.outcome):
@@ -359,7 +353,7 @@ class Consumer:
                 self._tell(ended, one.text)
         self._board.count(done, failed)
         keys = [ended.held.key for ended, one in zip(batch, steps, strict=True) if not one.returned]
-        self._intake.settled(keys, remember=self._session is not None and not self._session.broker.embedded)
+        self._intake.settled(keys, remember=remember)
 
     def _close_entry(self, held: Held) -> None:
         if held.number:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import msgspec
@@ -58,8 +59,45 @@ def step(ended: Ended, spec: SubscriptionSpec, now: float) -> Step:
             return Step(Settled(tag, "ack", (copy,)), text=f"dead: {reason} ({_cause(ended.outcome)})")
 
 
-def ended_by_death(held: Held, notice: ProcessDied) -> Ended | None:
-    """How the death of its worker ends the message that was executing; None: it is given back uncharged."""
+def ended_by_death(
+    handed: Iterable[Held], notice: ProcessDied, was_started: Callable[[int, int], bool]
+) -> tuple[list[Ended], list[Held]]:
+    """What the death of a worker means for what it had been handed.
+
+    Args:
+        handed: that, without what it has told the end of.
+        notice: how it died.
+        was_started: whether the message of a slot and number was ever begun.
+
+    Returns:
+        The attempts that it has ended, and the messages that are given back uncharged.
+    """
+    ended: list[Ended] = []
+    waited: list[Held] = []
+    for held in handed:
+        started = was_started(held.slot, held.number)
+        one = _ended(held, notice) if started else None
+        if one is not None:
+            ended.append(one)
+        else:
+            held.alone |= started  # it may be what held up the other, at whose limit they both were killed
+            waited.append(held)
+    return ended, waited
+
+
+def owed(held: Held) -> Ended:
+    """How a message ends whose pool was killed while it was executing or not yet settled."""
+    text = "its consumer or supervisor was killed while this attempt was executing or not yet settled"
+    return Ended(held, how.Crashed(Error("PoolKilled", text)), WorkerInfo(socket.gethostname()))
+
+
+def rfc3339(now: float) -> str:
+    """A Unix time as RFC 3339 UTC with milliseconds."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _ended(held: Held, notice: ProcessDied) -> Ended | None:
+    """How the death of its worker ends an attempt that was executing; None: it is given back uncharged."""
     worker = WorkerInfo(socket.gethostname(), notice.pid, notice.signal, notice.exit_code, notice.rss)
     meant = notice.number == held.number
     if notice.cause == "stopped" or (notice.cause in ("time_limit", "memory_limit") and not meant):
@@ -73,17 +111,6 @@ def ended_by_death(held: Held, notice: ProcessDied) -> Ended | None:
     else:
         outcome = how.Crashed(Error(notice.signal or "Exit", notice.details, traceback))
     return Ended(held, outcome, worker)
-
-
-def owed(held: Held) -> Ended:
-    """How a message ends whose pool was killed while it was executing or not yet settled."""
-    text = "its consumer or supervisor was killed while this attempt was executing or not yet settled"
-    return Ended(held, how.Crashed(Error("PoolKilled", text)), WorkerInfo(socket.gethostname()))
-
-
-def rfc3339(now: float) -> str:
-    """A Unix time as RFC 3339 UTC with milliseconds."""
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _cause(outcome: how.Outcome) -> str:
