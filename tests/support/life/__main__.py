@@ -1,0 +1,45 @@
+"""`python -m tests.support.life EXAMPLES [SEED]`: plays so many lives, and tells what happened in them.
+
+Without a seed always the same; `random` is another one each time. Exit 1: something happened that the table doesn't
+allow, and the way to it.
+"""
+
+import logging
+import os
+import sys
+from collections import Counter
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.support.life.machine import machine
+
+STEPS = 50
+
+
+def main(examples: int, chosen: str) -> None:
+    logging.disable()  # consumers tell of each fault
+    happened = Counter[str]()
+    lives = machine(happened)
+    if chosen:
+        number = int.from_bytes(os.urandom(4)) if chosen == "random" else int(chosen)
+        print(f"{number:6} is the seed", flush=True)
+        lives = seed(number)(lives)
+    run_state_machine_as_test(
+        lives,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=STEPS,
+            derandomize=not chosen,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],  # the processes' pace makes shortening a matter of luck
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    for what, count in sorted(happened.items()):
+        print(f"{count:6} {what}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
