@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-EXAMPLES = os.environ.get("LIFE_EXAMPLES", "60")
+EXAMPLES = os.environ.get("LIFE_EXAMPLES", "70")
 SEED = os.environ.get("LIFE_SEED", "")
 HAPPENED = (
     "drained",

@@ -1,4 +1,4 @@
-"""`python -m tests.support.life EXAMPLES [SEED]`: plays so many lives, and tells what happened in them.
+"""`python -m tests.support.life EXAMPLES [SEED]`: plays known lives and so many more, and tells what happened in these.
 
 Without a seed always the same; `random` is another one each time. Exit 1: something happened that the table doesn't
 allow, and the way to it.
@@ -12,6 +12,8 @@ from collections import Counter
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.support.life.clock import Clock
+from tests.support.life.known import KNOWN, play
 from tests.support.life.machine import machine
 
 STEPS = 50
@@ -19,8 +21,11 @@ STEPS = 50
 
 def main(examples: int, chosen: str) -> None:
     logging.disable()  # consumers tell of each fault
-    happened = Counter[str]()
-    lives = machine(happened)
+    happened, clock = Counter[str](), Clock()
+    for life in KNOWN:
+        for concurrency in (1, 3):
+            play(life, concurrency, clock)
+    lives = machine(clock, happened)
     if chosen:
         number = int.from_bytes(os.urandom(4)) if chosen == "random" else int(chosen)
         print(f"{number:6} is the seed", flush=True)

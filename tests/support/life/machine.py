@@ -29,9 +29,8 @@ FAULTS = st.sampled_from(["", "", "", "lost at fetch", "lost at settle", "refuse
 AFTERMATHS = st.builds(Aftermath, st.booleans(), st.sampled_from(["consumer", "tree", "elsewhere"]))
 
 
-def machine(happened: Counter[str]) -> type[RuleBasedStateMachine]:
+def machine(clock: Clock, happened: Counter[str]) -> type[RuleBasedStateMachine]:
     """The machine, each of whose runs has a store of its own; what happens in all of them is added to `happened`."""
-    clock = Clock()
 
     class MessageLife(RuleBasedStateMachine):
         def __init__(self) -> None:
@@ -92,11 +91,14 @@ def machine(happened: Counter[str]) -> type[RuleBasedStateMachine]:
                     self.pool.turn()
                     self.replace_dead()
 
-        @rule(index=INDEX, which=INDEX, cause=CAUSES, begins=st.integers(0, 3))
-        def die(self, index: int, which: int, cause: str, begins: int) -> None:
+        @rule(index=INDEX, which=INDEX, cause=CAUSES, begins=st.integers(0, 3), fault=FAULTS)
+        def die(self, index: int, which: int, cause: str, begins: int, fault: str) -> None:
             if worker := self.worker(index):
                 for _ in range(begins):
                     self.pool.begin(worker)
+            if fault:
+                self.pool.turn(Turn(0, fault))
+            if worker := self.worker(index):
                 self.pool.die(worker, which, cause)
 
         @rule(seconds=st.integers(0, 2))

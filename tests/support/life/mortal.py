@@ -102,7 +102,6 @@ class Consumer:
 
     Attributes:
         lost: its connection was lost at some time.
-        began: it may have connected.
     """
 
     def __init__(self, job: ConsumerJob, supervisors_end: socket.socket) -> None:
@@ -117,13 +116,12 @@ class Consumer:
         job.link.close()
         self._answers = self._control.makefile("rb")
         self._code: int | None = None
-        self.lost = self.began = False
+        self.lost = False
 
     def turn(
         self, turn: Turn, settled: Callable[[list[tuple[str, int, str]]], None]
     ) -> Literal["turned", "over", "dead"]:
         """Has it take a turn; `settled` is called with what it commits."""
-        self.began = True
         try:
             self._control.sendall(json.dumps(asdict(turn)).encode() + b"\n")
         except BrokenPipeError:

@@ -106,7 +106,7 @@ class Pool:
         self._incarnations = Counter[int]()
         self._untold: list[frames.ProcessDied] = []
         self._spared: list[tuple[int, int]] = []
-        self._draining = False
+        self._draining = self._released = False
         self._open_board()
         self._start()
 
@@ -121,6 +121,7 @@ class Pool:
                 self._supervisor.post(notice)
             self._untold.clear()
         self._supervisor.flush()
+        self._released = self.table.owes  # as soon as the consumer connects
         before = time.time()
         state = self._consumer.turn(turn, partial(self._settled, before))
         self._hear()
@@ -296,9 +297,8 @@ class Pool:
             worker.link.close()
         self.workers.clear()
         # What is back in its queue is charged by the pool's own successor alone: no other instance can know of it.
-        owed = any(life.state == "owed" for life in self.table.lives.values())
-        untied = self._consumer.lost or (self._consumer.began and owed)
-        where: Where = "tree" if untied and after.where == "elsewhere" else after.where
+        self._released = self._consumer.lost or (self._released and self.table.owes)
+        where: Where = "tree" if self._released and after.where == "elsewhere" else after.where
         self.happened[f"killed: {where}"] += 1
         board = self._board.scoreboard
         if where == "consumer":

@@ -68,6 +68,11 @@ class Table:
     def unfinished(self) -> list[bytes]:
         return [body for body, life in self.lives.items() if life.state not in ("done", "dead")]
 
+    @property
+    def owes(self) -> bool:
+        """Whether attempts of killed pools are still to be charged."""
+        return any(life.state == "owed" for life in self.lives.values())
+
     def published(self, body: bytes, rules: Rules, *, served: bool = True) -> None:
         self.lives[body] = Life(rules, served)
 
