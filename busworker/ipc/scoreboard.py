@@ -150,6 +150,11 @@ class Scoreboard:
             if self._is_open(at := self._entry(slot, number))
         ]
 
+    def spare(self, slot: int, number: int) -> None:
+        """The consumer is dead, and that message isn't to be charged. Its entry may be another's by now: then nothing."""
+        if self.was_started(slot, number):
+            self.close_entry(slot, number)
+
     def wipe(self) -> None:
         """Closes every entry and empties every slot; for a supervisor with no process of the pool left."""
         self._map[HEADER_BYTES:] = bytes(len(self._map) - HEADER_BYTES)

@@ -382,7 +382,7 @@ class Crew:
         its successor.
         """
         for slot, number in self.pool.spared:
-            self.board.close_entry(slot, number)  # the consumer that writes this field is dead
+            self.board.spare(slot, number)
         keys = self.board.open_keys()
         try:
             Owed(self.board.path).add(keys)

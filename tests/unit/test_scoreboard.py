@@ -31,6 +31,16 @@ def test_closing_what_was_never_begun_opens_nothing(board: Scoreboard) -> None:
     assert board.open_keys() == []
 
 
+def test_a_message_is_spared_only_while_the_entry_is_its_own(board: Scoreboard) -> None:
+    board.open_entry(1, 1, KEY)
+    board.spare(1, 1)
+    assert board.open_keys() == []
+    board.open_entry(1, 1 + RING, OTHER)
+    board.close_entry(1, 1 + RING)
+    board.spare(1, 1)
+    assert board.open_keys() == [], "the other one was settled"
+
+
 def test_an_entry_is_open_from_begin_until_the_consumer_closes_it_whatever_the_order(board: Scoreboard) -> None:
     board.begin(1, 1, KEY, "id", 5.0)
     assert board.open_keys() == [KEY]

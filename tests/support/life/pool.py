@@ -303,7 +303,7 @@ class Pool:
         board = self._board.scoreboard
         if where == "consumer":
             for slot, number in self._spared:
-                board.close_entry(slot, number)
+                board.spare(slot, number)
         keys = board.open_keys()
         self.table.pool_killed(keys)
         if where == "consumer":
