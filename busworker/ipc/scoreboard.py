@@ -151,7 +151,7 @@ class Scoreboard:
         ]
 
     def spare(self, slot: int, number: int) -> None:
-        """The consumer is dead, and that message isn't to be charged. Its entry may be another's by now: then nothing."""
+        """That message isn't to be charged, and its consumer is dead. Nothing if its entry is another's by now."""
         if self.was_started(slot, number):
             self.close_entry(slot, number)
 
