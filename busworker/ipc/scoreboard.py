@@ -342,3 +342,15 @@ class Owed:
         fresh.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have removed it under us
         fresh.write_bytes(b"".join(sorted(self.keys)))
         fresh.replace(self._path)
+
+
+def charge_open(board: Scoreboard) -> int:
+    """Writes down as owed what is open, then empties the scoreboard; how many. No process of the pool may be left.
+
+    Raises:
+        OSError: it can't be written down; nothing has changed.
+    """
+    keys = board.open_keys()
+    Owed(board.path).add(keys)
+    board.wipe()
+    return len(keys)

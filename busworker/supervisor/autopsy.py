@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from busworker.ipc.frames import ProcessDied
+from busworker.ipc.frames import Cause, ProcessDied
 from busworker.supervisor.child import Death
 from busworker.supervisor.state import Worker
 from busworker.units import megabytes
@@ -40,14 +40,12 @@ def last_words(worker: Worker, ended: Death, message_id: str, delay: float) -> s
     return f"{how}, pid {worker.pid}: {ended}{executing}{later}"
 
 
-def over_time(worker: Worker, begun: float, now: float) -> str:
-    """Why a worker is killed at the hard limit; what the supervisor was away doesn't count."""
-    return f"the handler still ran after {now - begun - worker.moved:.1f} s, when time_limit and kill_after were over"
-
-
-def over_memory(worker: Worker, limit: int) -> str:
-    """Why a worker is killed at its memory limit."""
-    return f"the worker had {megabytes(worker.rss)} resident, over the memory_limit of {megabytes(limit)}"
+def over_limit(worker: Worker, cause: Cause, ran: float, memory_limit: int | None) -> str:
+    """Why a worker is killed at a limit, the hard one of time or that of memory; `ran` is seconds."""
+    if cause == "time_limit":
+        return f"the handler still ran after {ran:.1f} s, when time_limit and kill_after were over"
+    limit = megabytes(memory_limit or 0)
+    return f"the worker had {megabytes(worker.rss)} resident, over the memory_limit of {limit}"
 
 
 def _end(ended: Death, *, oom: bool) -> str:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from busworker.errors import ConfigurationError
-from busworker.ipc.scoreboard import Owed, Scoreboard
+from busworker.ipc.scoreboard import Scoreboard, charge_open
 from busworker.supervisor.orders import Board
 
 log = logging.getLogger("busworker.supervisor")
@@ -36,36 +36,26 @@ def open_board(path: Path, slots: int) -> Board:
     """
     scoreboard = Scoreboard(path, slots)
     descriptor = _locked(path)
-    keys = scoreboard.open_keys()
     end = "the service was killed" if scoreboard.of_this_boot else "the machine went down"
     try:
-        _write_down(path, keys)
-    except ConfigurationError:
+        charged = charge_open(scoreboard)
+    except OSError as error:
         scoreboard.close()
         os.close(descriptor)
-        raise
-    scoreboard.wipe()
-    scoreboard.reset_counts()
-    if keys:
-        log.warning("%s: %d messages were executing or unsettled when %s", path, len(keys), end)
-    found = os.fstat(descriptor)
-    return Board(scoreboard, descriptor, (found.st_dev, found.st_ino))
-
-
-def _write_down(path: Path, keys: list[bytes]) -> None:
-    try:
-        Owed(path).add(keys)
-    except OSError as error:
         raise ConfigurationError(
             f"what {path} owes can't be written down ({error.strerror}): make room or make its folder writable"
         ) from error
+    scoreboard.reset_counts()
+    if charged:
+        log.warning("%s: %d messages were executing or unsettled when %s", path, charged, end)
+    found = os.fstat(descriptor)
+    return Board(scoreboard, descriptor, (found.st_dev, found.st_ino))
 
 
 def _locked(path: Path) -> int:
     """A descriptor that holds the pool's lock.
 
-    It is opened for that alone: a memory map keeps the open file it was made from, lock and all, even after
-        every
+    It is opened for that alone: a memory map keeps the open file it was made from, lock and all, even after every
     descriptor is closed (mmap(2), flock(2)). So what a handler forks would hold a lock taken through the
     scoreboard's own descriptor for as long as it lives.
     """

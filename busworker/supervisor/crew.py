@@ -21,7 +21,7 @@ from busworker.declaration import ChannelSpec
 from busworker.errors import ProtocolError
 from busworker.ipc import frames, stacks
 from busworker.ipc.link import Link, pair
-from busworker.ipc.scoreboard import Owed, Scoreboard
+from busworker.ipc.scoreboard import Scoreboard, charge_open
 from busworker.supervisor import autopsy, child
 from busworker.supervisor.births import Ends, Place, consumer_birth, worker_birth
 from busworker.supervisor.child import Death
@@ -185,7 +185,8 @@ class Crew:
 
     def _condemn(self, worker: Worker, action: Kill) -> None:
         worker.killed, worker.killed_number = action.cause, action.number
-        worker.details = action.details or self._details(worker, action)
+        ran = time.monotonic() - self.board.begun(worker.slot) - worker.moved  # what we were away doesn't count
+        worker.details = action.details or autopsy.over_limit(worker, action.cause, ran, self.spec.memory_limit)
         self._killed(action, worker.details)
 
     def _unchanged(self, worker: Worker) -> bool:
@@ -193,11 +194,6 @@ class Crew:
         planned = worker.number, worker.deadline
         self._observe(worker)
         return planned == (worker.number, worker.deadline)
-
-    def _details(self, worker: Worker, action: Kill) -> str:
-        if action.cause == "time_limit":
-            return autopsy.over_time(worker, self.board.begun(worker.slot), time.monotonic())
-        return autopsy.over_memory(worker, self.spec.memory_limit or 0)
 
     def _kill_consumer(self, action: Kill) -> None:
         if self.pool.consumer is not None:
@@ -209,13 +205,8 @@ class Crew:
         if self._service.stop is not None and action.cause == "stopped":
             self._service.cut_short()
         who = f"consumer {self.name}" if action.slot is None else f"worker {self.name}/{action.slot + 1}"
-        log.log(
-            logging.WARNING if action.cause in ("time_limit", "memory_limit") else logging.INFO,
-            "%s killed, pid %d: %s",
-            who,
-            action.pid,
-            details or action.cause,
-        )
+        level = logging.WARNING if action.cause in ("time_limit", "memory_limit") else logging.INFO
+        log.log(level, "%s killed, pid %d: %s", who, action.pid, details or action.cause)
 
     def _tell(self, frame: frames.Frame, descriptor: int | None = None) -> None:
         if self._consumer is not None:
@@ -247,12 +238,10 @@ class Crew:
         worker.observe(self.board.number(worker.slot), deadline)
 
     def _hear_consumer(self) -> None:
-        link = self._consumer
-        if link is None:
-            return
-        self.flush()
-        for frame in self._received(link):
-            self._obey(frame)
+        if self._consumer is not None:
+            self.flush()
+            for frame in self._received(self._consumer):
+                self._obey(frame)
 
     def _obey(self, frame: frames.Frame) -> None:
         match frame:
@@ -361,12 +350,12 @@ class Crew:
 
     def _bury_consumer(self, ended: Death) -> None:
         self._hear_consumer()
-        before, consumer = self.board.counted(), self.pool.consumer
+        consumer = self.pool.consumer
         executing = any(self.board.number(slot) for slot in self.pool.workers)
+        worked = executing or (consumer is not None and self.board.counted() != consumer.counted)
         if self._consumer is not None:
             self._drop(self._consumer)
             self._consumer = None
-        worked = executing or (consumer is not None and before != consumer.counted)
         gone = self.pool.consumer_gone(time.monotonic(), worked=worked)
         if gone is not None and not gone.drained:
             log.warning("consumer %s died, pid %d: %s", self.name, gone.pid, ended)
@@ -383,20 +372,14 @@ class Crew:
         """
         for slot, number in self.pool.spared:
             self.board.spare(slot, number)
-        keys = self.board.open_keys()
         try:
-            Owed(self.board.path).add(keys)
+            charged = charge_open(self.board)
         except OSError as error:
             self._not_written_down(error)
             return
-        self.board.wipe()
         self.pool.board_read()
-        if keys:
-            log.warning(
-                "%s: %d messages were executing or not settled; each is charged an attempt",
-                self.name,
-                len(keys),
-            )
+        if charged:
+            log.warning("%s: %d messages were executing or not settled; each is charged an attempt", self.name, charged)
 
     def _not_written_down(self, error: OSError) -> None:
         if self._service.stop is not None:

@@ -19,7 +19,7 @@ from busworker import outcome as how
 from busworker.declaration import ChannelSpec
 from busworker.ipc import frames
 from busworker.ipc.link import Link, pair
-from busworker.ipc.scoreboard import Owed
+from busworker.ipc.scoreboard import charge_open
 from busworker.jobs import ConsumerJob
 from busworker.message import BUS_EXCHANGE, Outgoing
 from busworker.outcome import Error
@@ -307,8 +307,7 @@ class Pool:
         keys = board.open_keys()
         self.table.pool_killed(keys)
         if where == "consumer":
-            Owed(board.path).add(keys)
-            board.wipe()
+            charge_open(board)
         else:
             self._close_board()
             self._boards += where == "elsewhere"
