@@ -51,7 +51,8 @@ class Outgoing(msgspec.Struct, array_like=True, gc=False):
 class Delivery(msgspec.Struct, gc=False):
     """A message that the broker has handed to this consumer and that is not settled yet.
 
-    `tag` names it to the session that delivered it. Bytes and properties are exactly those received.
+    `tag` names it to the session that delivered it. Bytes and properties are exactly those received. `damage` is what
+    of the properties can't be read (None: nothing).
     """
 
     tag: int
@@ -61,6 +62,7 @@ class Delivery(msgspec.Struct, gc=False):
     properties: dict[str, object]
     headers: Headers
     body: bytes
+    damage: str | None = None
 
 
 class Envelope(msgspec.Struct, gc=False):

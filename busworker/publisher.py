@@ -145,8 +145,8 @@ class Publisher:
     def _run(self) -> None:
         session: Session | None = None
         try:
-            while batch := self._next_batch():
-                session = self._send(batch, session)
+            while (batch := self._next_batch(_heartbeat_due(session))) != []:
+                session = _kept_alive(session) if batch is None else self._send(batch, session)
         except BaseException:
             self._abandon()  # an error of our own, told by threading: nobody may wait for ever
             raise
@@ -154,12 +154,13 @@ class Publisher:
             if session is not None:
                 session.close()
 
-    def _next_batch(self) -> list[Pending]:
-        """Waits for messages; an empty batch says that there will be none."""
+    def _next_batch(self, timeout: float | None) -> list[Pending] | None:
+        """Waits for messages, at most `timeout` seconds: then None. An empty batch says that there will be none."""
         with self._changed:
             self._batch = []
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._buffer or self._closing)
+            if not self._changed.wait_for(lambda: self._buffer or self._closing, timeout):
+                return None
             take = self._buffer.popleft
             batch = [take() for _ in range(min(len(self._buffer), BATCH))]
             self._bytes -= sum([len(pending.outgoing.body) for pending in batch])
@@ -216,9 +217,10 @@ class Publisher:
 
     def _connected(self, left: float) -> Session:
         from busworker.broker.connection import CONNECT_TIMEOUT
-        from busworker.broker.session import Session
+        from busworker.broker.session import open_session
 
-        session = Session(self._url, patience=min(max(left, LEAST_PATIENCE), CONNECT_TIMEOUT))
+        patience = min(max(left, LEAST_PATIENCE), CONNECT_TIMEOUT)
+        session = open_session(self._url, patience=patience, heartbeats=True)
         session.declare()
         self._reached = True
         return session
@@ -241,6 +243,22 @@ class Publisher:
 def _left(batch: list[Pending]) -> float:
     """Seconds until the first deadline of a batch, 0 if it has passed."""
     return max(0.0, min(pending.deadline for pending in batch) - time.monotonic())
+
+
+def _heartbeat_due(session: Session | None) -> float | None:
+    return None if session is None or session.broker.embedded else session.next_due()
+
+
+def _kept_alive(session: Session | None) -> Session | None:
+    """The session, unless its broker has gone silent: the next batch gets a new one then."""
+    assert session is not None
+    try:
+        session.keep_alive()
+    except BusworkerError as error:
+        log.debug("the idle connection is given up: %s", error)
+        session.close()
+        return None
+    return session
 
 
 def open_port(bus: Bus) -> Publisher:

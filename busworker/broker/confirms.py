@@ -1,67 +1,72 @@
-"""Pipelined publisher confirms on one AMQP channel (RabbitMQ, "Consumer Acknowledgements and Publisher Confirms").
+"""What was published on a kombu_channel and isn't confirmed yet (RabbitMQ, "Publisher Confirms"). Pure.
 
-kombu's own `confirm_publish` waits for each message: 1,900 a second against 13,400.
+Confirms come in any order, one by one or for all up to a number. What no queue takes is returned first, and then
+confirmed like the others: only who remembers the return knows that it wasn't stored.
 """
 
 from __future__ import annotations
 
-import time
-from typing import Any
+import msgspec
 
-import kombu
+from busworker.message import Outgoing
 
-from busworker.errors import BrokerUnavailable
 
-CONFIRM_TIMEOUT = 30.0
-"""Seconds without a confirm after which the connection counts as lost."""
+class Batch(msgspec.Struct, eq=False):
+    """Messages that belong together: `left` aren't confirmed yet, `refusal` is why one was not stored."""
+
+    left: int
+    refusal: str | None = None
+
+
+class _Sent(msgspec.Struct, gc=False):
+    outgoing: Outgoing
+    batch: Batch
 
 
 class Confirms:
-    """Counts what was sent and what was confirmed on a channel, and puts it into confirm mode."""
+    """Numbers what is published, from 1, as the broker does."""
 
-    def __init__(self, kombu_channel: Any) -> None:
-        self._sent = 0
-        self._open: set[int] = set()
-        self._refused: list[str] = []
-        kombu_channel.confirm_select()
-        kombu_channel.events["basic_ack"].add(self._acked)
-        kombu_channel.events["basic_nack"].add(self._nacked)
-        kombu_channel.events["basic_return"].add(self._returned)
+    def __init__(self) -> None:
+        self._number = 0
+        self._open: dict[int, _Sent] = {}
+        self._complete: list[Batch] = []
 
-    def sent(self) -> None:
-        """Call after each publish that raised nothing: the broker counts those that reach it."""
-        self._sent += 1
-        self._open.add(self._sent)
+    def sent(self, outgoing: Outgoing, batch: Batch) -> None:
+        """Call for each publish, in the order in which they are sent."""
+        self._number += 1
+        self._open[self._number] = _Sent(outgoing, batch)
 
-    def wait(self, connection: kombu.Connection, patience: float = CONFIRM_TIMEOUT) -> None:
-        """Blocks until everything sent is confirmed, at most `patience` seconds.
+    def confirmed(self, number: int, multiple: bool, stored: bool) -> None:
+        """The broker's answer."""
+        for one in self._up_to(number) if multiple else [number]:
+            sent = self._open.pop(one, None)
+            if sent is not None:
+                if not stored:
+                    sent.batch.refusal = sent.batch.refusal or f"it refused a message to {_target(sent.outgoing)}"
+                sent.batch.left -= 1
+                if not sent.batch.left:
+                    self._complete.append(sent.batch)
 
-        Raises:
-            BrokerUnavailable: something was refused, came back unroutable, or got no answer.
-        """
-        deadline = time.monotonic() + patience
-        while self._open:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise BrokerUnavailable(f"the broker hasn't confirmed all within {patience:g} s")
-            connection.drain_events(timeout=left)
-        refused, self._refused = self._refused, []
-        if refused:
-            raise BrokerUnavailable(f"the broker didn't store {len(refused)} message(s): {refused[0]}")
+    def returned(self, why: str, exchange: str, routing_key: str, body: bytes) -> None:
+        """A message came back; which, its content tells. Of several that are equal none counts as stored."""
+        for sent in self._open.values():
+            one = sent.outgoing
+            if one.exchange == exchange and one.routing_key == routing_key and one.body == body:
+                sent.batch.refusal = f"{_target(one)} leads to no queue ({why})"
 
-    def _acked(self, tag: int, multiple: bool) -> None:
-        self._close(tag, multiple)
+    def complete(self) -> list[Batch]:
+        """Those of which all messages have been answered since the last call."""
+        complete, self._complete = self._complete, []
+        return complete
 
-    def _nacked(self, tag: int, multiple: bool) -> None:
-        self._close(tag, multiple)
-        self._refused.append("refused by a nack")
+    def _up_to(self, number: int) -> list[int]:
+        found: list[int] = []
+        for one in self._open:  # in the order of their numbers
+            if one > number:
+                break
+            found.append(one)
+        return found
 
-    def _returned(self, error: object, exchange: str, routing_key: str, message: object) -> None:
-        # A mandatory message that no queue takes is returned first and confirmed then: it isn't stored.
-        self._refused.append(f"{routing_key!r} in exchange {exchange!r} leads to no queue ({error})")
 
-    def _close(self, tag: int, multiple: bool) -> None:
-        if multiple:
-            self._open = {one for one in self._open if one > tag}
-        else:
-            self._open.discard(tag)
+def _target(outgoing: Outgoing) -> str:
+    return f"{outgoing.routing_key!r} in exchange {outgoing.exchange!r}"

@@ -18,20 +18,30 @@ from busworker.brokers import EMBEDDED, Broker
 from busworker.errors import BrokerUnavailable, ConfigurationError, TopologyMismatch
 from busworker.transports.engine import location
 
+AMQP_TRANSPORT = "busworker.transports.amqp:AmqpTransport"
+HEARTBEAT = 20
 CONNECT_TIMEOUT = 5
 FINAL = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG})
 """What making a folder says that doesn't go away by itself (mkdir(2))."""
 
 
-def connect(broker: Broker, *, claim_file: str | None = None, timeout: float = CONNECT_TIMEOUT) -> kombu.Connection:
+def connect(
+    broker: Broker, *, claim_file: str | None = None, timeout: float = CONNECT_TIMEOUT, heartbeats: bool = False
+) -> kombu.Connection:
     """A new connection, established within about `timeout` seconds.
+
+    Args:
+        broker: which.
+        claim_file: on the engine, what claims are tied to.
+        timeout: seconds.
+        heartbeats: whether the other side may expect them.
 
     Raises:
         BrokerUnavailable: it can't be had now.
         ConfigurationError: the broker refuses us for good (credentials, virtual host).
     """
     with translated(broker):
-        connection = _made(broker, claim_file, timeout)
+        connection = _made(broker, claim_file, timeout, HEARTBEAT if heartbeats else 0)
         # `connect` pauses 2 s before a second try; our callers choose their own pauses.
         connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
         return connection
@@ -74,14 +84,16 @@ def is_final(broker: Broker, error: BaseException) -> bool:
             return False
 
 
-def _made(broker: Broker, claim_file: str | None, timeout: float) -> kombu.Connection:
+def _made(broker: Broker, claim_file: str | None, timeout: float, heartbeat: int) -> kombu.Connection:
     if broker.embedded:
         options = {} if claim_file is None else {"claim_file": claim_file}
         return kombu.Connection(broker.url, transport=EMBEDDED[broker.scheme], transport_options=options)
     # Without a name to compare, py-amqp takes any certificate of a known authority for the broker's.
     tls: Any = {"server_hostname": urlsplit(broker.url).hostname} if broker.scheme == "amqps" else False
     connect_timeout: Any = timeout  # kombu says int, and means float too
-    return kombu.Connection(broker.url, connect_timeout=connect_timeout, ssl=tls)
+    return kombu.Connection(
+        broker.url, transport=AMQP_TRANSPORT, connect_timeout=connect_timeout, ssl=tls, heartbeat=heartbeat
+    )
 
 
 def _said(error: BaseException) -> str:

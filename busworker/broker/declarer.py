@@ -19,6 +19,7 @@ class Declarer:
         self._channel = kombu_channel
         self._flavour = flavour
         self._declared: set[str] = set()
+        self._works: set[tuple[str, str, str]] = set()
 
     def base(self) -> None:
         """What publishers and consumers need."""
@@ -32,7 +33,15 @@ class Declarer:
         """The queues of a subscription; returns the name of the work queue."""
         for queue in topology.work(topic, service, channel, self._flavour):
             self._queue(queue)
+        self._works.add((topic, service, channel))
         return topology.work_queue(topic, service, channel)
+
+    def again(self) -> None:
+        """Declares anew all that it has declared: something of it is gone."""
+        self._declared.clear()
+        self.base()
+        for names in self._works:
+            self.work(*names)
 
     def retry(self, delay: int) -> None:
         """The retry queue of a step of the ladder, the first time; 0 needs none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from busworker.broker.session import Session
+from busworker.broker.session import open_session
 
 
 def probe(url: str) -> None:
@@ -11,7 +11,7 @@ def probe(url: str) -> None:
     Raises:
         BrokerUnavailable, ConfigurationError, TopologyMismatch: the broker can't be used, and why.
     """
-    session = Session(url)
+    session = open_session(url)
     try:
         session.declare()
     finally:

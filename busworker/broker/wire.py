@@ -6,6 +6,7 @@ from typing import Any
 
 import kombu
 from amqp.basic_message import Message as AmqpMessage
+from amqp.exceptions import NotFound
 
 from busworker.message import Delivery, Outgoing
 from busworker.transports.raw import RawMessage
@@ -21,14 +22,21 @@ def link(connection: kombu.Connection) -> Any:
 
 def limit_goodbye(connection: kombu.Connection) -> None:
     """Has closing an AMQP connection wait for its broker's answer for `CLOSE_TIMEOUT` seconds at most."""
-    sock = getattr(link(connection), "sock", None)  # the engine has none
-    if sock is not None:
-        sock.settimeout(CLOSE_TIMEOUT)
+    if connection.connected:
+        link(connection).patience = CLOSE_TIMEOUT
 
 
 def ready(channel: Any, queue: str) -> int:
     """How many messages of a queue can be fetched; the queue must exist."""
     return int(channel.queue_declare(queue, passive=True).message_count)
+
+
+def ready_if_exists(channel: Any, queue: str) -> int | None:
+    """The same; None if there is no such queue, which closes the channel."""
+    try:
+        return ready(channel, queue)
+    except NotFound:
+        return None
 
 
 def info(raw: AmqpMessage) -> dict[str, Any]:

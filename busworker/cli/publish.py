@@ -125,9 +125,9 @@ def _codec(application: Application | None, topic: str) -> Codec[Any]:
 
 
 def _warn_if_unrouted(url: str, topic: str) -> None:
-    from busworker.broker.session import Session  # so that --help stays quick
+    from busworker.broker.session import open_session  # so that --help stays quick
 
-    session = Session(url, create=False)  # while the publisher is open: a memory:// bus lives as long as its users
+    session = open_session(url, create=False)  # while the publisher is open: a memory:// bus lives as long as its users
     try:
         if session.routed(topic) is False:
             complain(f"nobody subscribes to {topic!r}: stored as unrouted (busworker dead list unrouted)")

@@ -39,10 +39,10 @@ def reach(broker: str | None, app: str | None, arguments: Sequence[str], ids: Se
         NothingMatches: what was named isn't there.
         click.UsageError: the broker can't list its queues, and neither a full SELECTOR nor `--app` was given.
     """
-    from busworker.broker.session import Session  # so that --help stays quick
+    from busworker.broker.session import open_session  # so that --help stays quick
 
     bus = _application(app)
-    session = Session(settings.broker_of(bus.broker if bus else None, broker), create=False)
+    session = open_session(settings.broker_of(bus.broker if bus else None, broker), create=False)
     try:
         listed = deadletters.subscriptions(session)
         declared = declared_by(bus) if bus else []

@@ -95,6 +95,9 @@ class Intake:
 
     def _served(self, held: Held) -> Held | Ended:
         topic = held.envelope.topic
+        if held.delivery.damage is not None:
+            error = Error("DecodeError", held.delivery.damage)
+            return Ended(held, how.Invalid(error), WorkerInfo(socket.gethostname()))
         if matches(self._subscriptions[held.subscription].topic, topic):
             return held
         text = f"{held.delivery.queue} doesn't serve the topic {topic[:200]!r}"

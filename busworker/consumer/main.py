@@ -13,7 +13,7 @@ import socket
 import time
 
 from busworker import outcome as how
-from busworker.broker.session import Session
+from busworker.broker.session import Session, open_session
 from busworker.broker.topology import subscription
 from busworker.consumer.adopting import EVERY, Adopting
 from busworker.consumer.at_once import AtOnce
@@ -21,7 +21,10 @@ from busworker.consumer.counting import counts_told
 from busworker.consumer.dispatch import Dispatcher, Held, handout
 from busworker.consumer.intake import Intake
 from busworker.consumer.retaining import Retaining
-from busworker.consumer.settling import Ended, Step, ended_by_death, step
+from busworker.consumer.settlements import Concluded, Settlements
+from busworker.consumer.settling import Ended, ended_by_death
+from busworker.consumer.standing import Standing
+from busworker.consumer.watchdog import Watchdog
 from busworker.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -38,10 +41,6 @@ from busworker.outcome import WorkerInfo
 from busworker.settlement import charged
 
 log = logging.getLogger("busworker.consumer")
-
-BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-PREFETCH_EACH = 64
-"""Unsettled messages per worker that AMQP may deliver ahead, per subscription."""
 
 
 def main(job: ConsumerJob) -> int:
@@ -67,17 +66,18 @@ class Consumer:
         self._finishing: list[Link] = []
         self._dispatcher = Dispatcher(job.channel.concurrency)
         self._at_once = AtOnce()
-        self._ended: list[Ended] = []
+        self._settlements = Settlements(job.channel.subscriptions)
         self._session: Session | None = None
         self._queues: dict[str, int] = {}
         self._unsettled = 0
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._supervisor, selectors.EVENT_READ, "supervisor")
-        self._failures = 0
-        self._try_at = 0.0
+        self._standing = Standing(self._supervisor)
         self._adopting = Adopting()
         self._retaining = Retaining(job.retention)
+        self._watchdog = Watchdog()
         self._draining = False
+        self._ceased = False
         self.over = False
 
     def run(self) -> int:
@@ -101,13 +101,14 @@ class Consumer:
 
     def _timeout(self) -> float:
         now = time.monotonic()
-        if self._session is None or self._failures:
-            return max(min(self._try_at, self._at_once.next_due) - now, 0.0)
-        if self._ended:
+        if self._session is None or self._standing.failing:
+            return max(min(self._standing.try_at, self._at_once.next_due) - now, 0.0)
+        if self._settlements.fresh:
             return 0.0  # ended as they arrived: owed, or not ours to serve
-        if not self._has_room():
+        if not (self._has_room() or self._session.pushes):
             return EVERY  # an outcome or a frame wakes us
-        return max(min(self._session.next_due(), self._adopting.next_at - now, self._retaining.next_at - now), 0.0)
+        due = min(self._adopting.next_at, self._retaining.next_at, self._watchdog.next_at)
+        return max(min(self._session.next_due(), due - now), 0.0)
 
     # The supervisor
 
@@ -217,7 +218,7 @@ class Consumer:
         """Tells retired workers without work to finish, and ends the drain once nobody is left."""
         for slot, _ in self._dispatcher.idle_retired():
             self._leave(slot, "")
-        if self._draining and not (self._links or self._finishing or self._ended or self._dispatcher.holds):
+        if self._draining and not (self._links or self._finishing or self._settlements.left or self._dispatcher.holds):
             self._supervisor.send(frames.Drained())
             self.over = True
 
@@ -230,55 +231,47 @@ class Consumer:
 
     def _serve_broker(self) -> None:
         now = time.monotonic()
-        if now < self._try_at:
+        if now < self._standing.try_at:
             return
         try:
             session = self._session or self._connect()
+            session.keep_alive()
             if self._draining:
-                self._give_back_waiting()
-            self._settle(session)
-            self._at_once.publish(session)
-            if not self._draining:
-                self._adopting.adopt(session, list(self._queues), self._intake, now)
-                self._retaining.keep(session, self._queues, now, time.time())
-                self._fetch(session)
-            self._recovered()
+                self._give_back_waiting(session)
+            self._settlements.submit(session, time.time())
+            self._at_once.submit(session)
+            self._conclude(session)
+            self._keep_house(session, now)
+            if session.pushes or (self._has_room() and not self._draining):
+                self._fetch(session, now)
+            self._standing.worked(session)
         except BrokerUnavailable as error:
             self._trouble(error, None)
         except (ConfigurationError, TopologyMismatch) as error:
             self._trouble(error, 78)
 
     def _connect(self) -> Session:
-        session = Session(self._job.broker, claim_file=str(self._board.path))
+        session = open_session(self._job.broker, claim_file=str(self._board.path), heartbeats=True)
         try:
             session.declare()
             for index, spec in enumerate(self._channel.subscriptions):
                 queue = session.declare_work(spec.topic, self._job.service, self._channel.name)
                 self._queues[queue] = index
-                session.consume(queue, max(1, self._channel.processes) * PREFETCH_EACH)
+                if not self._draining:
+                    session.consume(queue, max(1, self._dispatcher.window))
         except BrokerError:
             session.close()
             raise
         self._session = session
         for descriptor in session.filenos():
             self._selector.register(descriptor, selectors.EVENT_READ, "broker")
-        if not self._failures:  # else `_recovered` tells it, once it really works
-            self._supervisor.send(frames.Ready())
+        self._watchdog.heard(time.monotonic())
+        self._standing.connected()
         return session
 
-    def _recovered(self) -> None:
-        if self._failures:
-            log.info("the broker works again")
-            self._failures = 0
-            self._supervisor.send(frames.Ready())
-
     def _trouble(self, error: BusworkerError, exit_code: int | None) -> None:
-        if not self._failures:
-            log.warning("%s; trying again", error)
-            self._supervisor.send(frames.Troubled(str(error), exit_code))
+        self._standing.failed(error, exit_code)
         self._at_once.trouble = str(error)
-        self._try_at = time.monotonic() + BACKOFF[min(self._failures, len(BACKOFF) - 1)]
-        self._failures += 1
         if self._session is not None and self._session.is_over():
             self._lose_connection(self._session)
 
@@ -290,18 +283,30 @@ class Consumer:
         self._session = None
         self._unsettled = 0
         self._dispatcher.take_waiting()
-        for ended in self._ended:
-            ended.held.outcome = ended.outcome
+        self._at_once.lose()
         executing = (held for worker in self._dispatcher.workers.values() for held in worker.handed.values())
-        self._intake.lose([*executing, *(ended.held for ended in self._ended)])
-        self._ended.clear()
+        self._intake.lose([*executing, *self._settlements.lose()])
 
-    def _fetch(self, session: Session) -> None:
-        if not self._has_room():
-            return
-        for delivery in session.fetch(self._dispatcher.window):
+    def _keep_house(self, session: Session, now: float) -> None:
+        if not self._draining:
+            self._adopting.adopt(session, list(self._queues), self._intake, now)
+            self._retaining.keep(session, self._queues, now, time.time())
+
+    def _fetch(self, session: Session, now: float) -> None:
+        arrived = session.fetch(self._dispatcher.window)
+        for delivery in arrived:
             self._unsettled += 1
             self._take_in(delivery)
+        if session.pushes and (arrived or self._draining or not self._has_room()):
+            self._watchdog.heard(now)
+        elif now >= self._watchdog.next_at:
+            self._look_for_ready(session)
+
+    def _look_for_ready(self, session: Session) -> None:
+        ready = sum(counts.ready for queue in self._queues if (counts := session.counts(queue)))
+        if self._watchdog.is_forgotten(ready, time.monotonic()):
+            log.warning("%d messages are ready, and none is delivered: connecting anew", ready)
+            self._lose_connection(session)
 
     def _has_room(self) -> bool:
         """Whether fetching is worth it: a worker lacks work, or half of the window is free: claims come in batches."""
@@ -316,9 +321,12 @@ class Consumer:
         elif admitted is not None:
             self._end(admitted)
 
-    def _give_back_waiting(self) -> None:
+    def _give_back_waiting(self, session: Session) -> None:
+        if not self._ceased:
+            session.cease()
+            self._ceased = True
         for held in self._dispatcher.take_waiting():
-            self._ended.append(Ended(held, how.Stopped(), WorkerInfo()))
+            self._settlements.add(Ended(held, how.Stopped(), WorkerInfo()))
 
     # Settling
 
@@ -326,34 +334,27 @@ class Consumer:
         if ended.held.lost:
             ended.held.outcome = ended.outcome
         else:
-            self._ended.append(ended)
+            self._settlements.add(ended)
 
-    def _settle(self, session: Session) -> None:
-        if not self._ended:
+    def _conclude(self, session: Session) -> None:
+        """After the commit, or the last confirm: close the entries, count, and tell what failed."""
+        tags = session.concluded()
+        if not tags:
             return
-        now = time.time()
-        steps = [step(ended, self._channel.subscriptions[ended.held.subscription], now) for ended in self._ended]
-        for delay in {one.delay for one in steps if one.delay}:
-            session.declare_retry(delay)
-        session.settle([one.item for one in steps])
-        batch, self._ended = self._ended, []
-        self._unsettled -= len(batch)
-        self._settled(batch, steps, remember=not session.broker.embedded)
+        self._at_once.concluded(tag for tag in tags if tag < 0)
+        settled = self._settlements.concluded([tag for tag in tags if tag >= 0])
+        self._unsettled -= len(settled)
+        for one in settled:
+            self._close_entry(one.ended.held)
+            if one.step.text is not None:
+                self._tell(one.ended, one.step.text)
+        self._count(settled)
+        keys = [one.ended.held.key for one in settled if not one.step.returned]
+        self._intake.settled(keys, remember=not session.broker.embedded)
 
-    def _settled(self, batch: list[Ended], steps: list[Step], *, remember: bool) -> None:
-        """After the commit: close the entries, count, and tell what failed."""
-        done = failed = 0
-        for ended, one in zip(batch, steps, strict=True):
-            self._close_entry(ended.held)
-            if isinstance(ended.outcome, how.Returned):
-                done += 1
-            elif charged(ended.outcome):
-                failed += 1
-            if one.text is not None:
-                self._tell(ended, one.text)
-        self._board.count(done, failed)
-        keys = [ended.held.key for ended, one in zip(batch, steps, strict=True) if not one.returned]
-        self._intake.settled(keys, remember=remember)
+    def _count(self, settled: list[Concluded]) -> None:
+        done = sum(isinstance(one.ended.outcome, how.Returned) for one in settled)
+        self._board.count(done, sum(charged(one.ended.outcome) for one in settled) - done)
 
     def _close_entry(self, held: Held) -> None:
         if held.number:
@@ -380,10 +381,17 @@ class Consumer:
         """Selects for writing exactly where something is left to send."""
         for link in (self._supervisor, *self._links.values(), *self._finishing):
             link.flush()
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.unsent else 0)
-            key = None if link.closed else self._selector.get_map().get(link)
-            if key is not None and key.events != wanted:
-                self._selector.modify(link, wanted, key.data)
+            if not link.closed:
+                self._watch_write(link, link.unsent)
+        if self._session is not None:
+            for descriptor, unsent in self._session.filenos().items():
+                self._watch_write(descriptor, unsent)
+
+    def _watch_write(self, source: Link | int, unsent: bool) -> None:
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if unsent else 0)
+        key = self._selector.get_map().get(source)
+        if key is not None and key.events != wanted:
+            self._selector.modify(source, wanted, key.data)
 
     def _unwatch(self, link: Link) -> None:
         if self._selector.get_map().get(link) is not None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import click
 
 from busworker import deadletters
-from busworker.broker.session import Session
+from busworker.broker.session import Session, open_session
 from busworker.cli.ending import CutShort
 from busworker.cli.output import print_table
 from busworker.demo.events import SUBSCRIPTIONS
@@ -46,7 +46,7 @@ def run(messages: int, broker: str | None) -> int:
     folder = new_folder()
     stage = Stage(folder, broker or f"filesystem://{quote(str(folder / 'bus'))}")
     ledger = Ledger(folder)
-    session = Session(stage.broker)  # open to the end: a memory:// bus lives as long as somebody uses it
+    session = open_session(stage.broker)  # open to the end: a memory:// bus lives as long as somebody uses it
     try:
         with Screen(ledger) as screen:
             Story(stage, session, ledger, screen).tell(messages)

@@ -8,7 +8,7 @@ import pytest
 
 from busworker import copies
 from busworker.broker import topology
-from busworker.broker.session import Counts, Session
+from busworker.broker.session import Counts, Session, open_session
 from busworker.message import Delivery, Outgoing, read_envelope
 from busworker.outcome import Error, WorkerInfo
 from tests.support import Command, Home
@@ -22,7 +22,7 @@ def bury(broker_url: str) -> Bury:
     """Puts a dead letter into a subscription, which is made."""
 
     def bury(channel: str, id: str, reason: str = "exception", dead_at: str = "2026-01-01T00:00:00.000Z") -> None:
-        session = Session(broker_url)
+        session = open_session(broker_url)
         session.declare()
         work = session.declare_work("user.registered", "email", channel)
         message = Delivery(
@@ -52,7 +52,7 @@ def dead(command: Command, broker_url: str, keeper: Session) -> Dead:
 @pytest.fixture
 def keeper(broker_url: str) -> Any:
     """A session that keeps a bus in memory alive."""
-    session = Session(broker_url)
+    session = open_session(broker_url)
     session.declare()
     yield session
     session.close()
@@ -218,7 +218,7 @@ def test_without_a_selector_an_application_names_the_subscriptions(bury: Bury, d
 
 
 def test_on_amqp_a_full_selector_or_an_application_is_needed(command: Command, amqp_url: str, home: Home) -> None:
-    session = Session(amqp_url)
+    session = open_session(amqp_url)
     session.declare()
     work = session.declare_work("user.registered", "email", "a")
     for id in ("m1", "m2"):

@@ -14,7 +14,7 @@ from typing import Any, Self
 import kombu
 
 from busworker import outcome as how
-from busworker.broker.session import Counts, Session, Settled
+from busworker.broker.session import Counts, Session, Settled, open_session
 from busworker.broker.topology import EXCHANGE
 from busworker.brokers import EMBEDDED
 from busworker.bus import Bus
@@ -56,7 +56,7 @@ class Bench:
 
     def session(self, **options: Any) -> Session:
         """A session that has declared the bus."""
-        session = Session(self.url, **options)
+        session = open_session(self.url, **options)
         self._open.callback(session.close)
         session.declare()
         return session

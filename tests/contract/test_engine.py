@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 import pytest
 
-from busworker.broker.session import Counts, Session
+from busworker.broker.session import Counts, Session, open_session
 from busworker.errors import BrokerUnavailable, ConfigurationError
 from tests.contract.bench import PATIENCE, Bench, ack, event, events, fetched, ids
 from tests.support import Home, wait_until
@@ -21,10 +21,10 @@ from tests.support.embedded import embedded_url
 BOTH = """
 import select, sys
 from pathlib import Path
-from busworker.broker.session import Session, Settled
+from busworker.broker.session import Settled, open_session
 from tests.contract.bench import event
 url, queue, name, count, folder = sys.argv[1:]
-session = Session(url)
+session = open_session(url)
 session.consume(queue, 50)
 waiting = [event(message_id=f"{name}-{number}") for number in range(int(count))]
 handled = []
@@ -47,9 +47,9 @@ print(*handled, flush=True)
 """
 PUBLISHING = """
 import sys
-from busworker.broker.session import Session
+from busworker.broker.session import open_session
 from tests.contract.bench import event
-session = Session(sys.argv[1])
+session = open_session(sys.argv[1])
 session.declare()
 sys.stdin.readline()
 session.publish([event(message_id="woken")])
@@ -58,21 +58,21 @@ sys.stdin.read()
 """
 HOLDING = """
 import fcntl, os, sys
-from busworker.broker.session import Session
+from busworker.broker.session import open_session
 lock = os.open(sys.argv[3], os.O_RDWR | os.O_CREAT)
 fcntl.flock(lock, fcntl.LOCK_EX)
-session = Session(sys.argv[1], claim_file=sys.argv[3])
+session = open_session(sys.argv[1], claim_file=sys.argv[3])
 session.consume(sys.argv[2], 10)
 print(len(session.fetch(10)), flush=True)
 sys.stdin.read()
 """
 WRITERS = """
 import os, random, signal, sys
-from busworker.broker.session import Session
+from busworker.broker.session import open_session
 from tests.contract.bench import event
 
 def write(fd, life):
-    session = Session(sys.argv[1])
+    session = open_session(sys.argv[1])
     number = 0
     while True:
         names = [f"{life}-{number + one}" for one in range(random.randrange(1, 20))]
@@ -97,16 +97,16 @@ for life in range(int(sys.argv[2])):
 """
 OPENING = """
 import os, sys
-from busworker.broker.session import Session
+from busworker.broker.session import open_session
 from busworker.errors import BusworkerError
 if os.getuid() == 0:
     # What root may write says nothing. First everything is imported: the interpreter's files may be root's alone.
-    Session(sys.argv[2]).close()
+    open_session(sys.argv[2]).close()
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
 try:
-    session = Session(sys.argv[1])
+    session = open_session(sys.argv[1])
     session.declare()
 except BusworkerError as error:
     print(type(error).__name__, error, flush=True)
@@ -230,7 +230,7 @@ def test_topology_and_messages_survive_a_reopening(home: Home) -> None:
         work = session.declare_work("user.*", "email", "welcome")
         session.publish([event(message_id="early")])
         session.close()
-        again = Session(bench.url)
+        again = open_session(bench.url)
         again.publish([event(message_id="late")])
         assert ids(list(again.browse(work))) == ["late", "early"]
         again.close()
@@ -335,7 +335,7 @@ def test_a_database_of_another_program_is_a_clear_error_and_left_alone(home: Hom
 )
 def test_a_wrong_url_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigurationError, match="broker"):
-        Session(url)
+        open_session(url)
 
 
 def test_a_store_that_was_removed_is_made_anew(home: Home) -> None:

@@ -10,8 +10,8 @@ from tests.contract.bench import Bench, ack, event, events, fetched, ids, queued
 
 HOLDER = """
 import select, sys
-from busworker.broker.session import Session
-session = Session(sys.argv[1])
+from busworker.broker.session import open_session
+session = open_session(sys.argv[1])
 session.consume(sys.argv[2], 100)
 held = []
 while len(held) < int(sys.argv[3]):

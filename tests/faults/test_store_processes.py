@@ -19,7 +19,7 @@ RACERS, ROUNDS = 10, 20
 # One interpreter for all rounds: it forks the racers, who wait for a word and then open the store at once.
 RACE = """
 import os, sys
-from busworker.broker.session import Session
+from busworker.broker.session import open_session
 from busworker.transports.engine import lock  # all is imported before the forks
 from tests.contract.bench import event
 
@@ -34,7 +34,7 @@ for round_ in range(int(sys.argv[3])):
             os.close(end[1])
             os.write(ready[1], b"r")
             os.read(go[0], 1)
-            session = Session(f"{url}{round_}")
+            session = open_session(f"{url}{round_}")
             session.declare()
             work = session.declare_work("race.run", "racing", f"channel-{racer}")
             session.consume(work, 10)
@@ -49,7 +49,7 @@ for round_ in range(int(sys.argv[3])):
     os.write(go[1], b"g" * racers)
     for _ in range(racers):
         assert os.read(ready[0], 1) == b"p"
-    observer = Session(f"{url}{round_}")
+    observer = open_session(f"{url}{round_}")
     late = event("race.run", message_id="late")
     observer.publish([late])
     for racer in range(racers):

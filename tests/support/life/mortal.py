@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import Literal, NoReturn, TypeAlias
 
-from busworker.broker.session import Session, Settled
-from busworker.consumer import intake, main
+from busworker.broker.embedded import EmbeddedSession
+from busworker.broker.session import Settled
+from busworker.brokers import parse
+from busworker.consumer import intake, main, standing
 from busworker.errors import BrokerUnavailable
 from busworker.jobs import ConsumerJob
 from busworker.message import ATTEMPT, Delivery
@@ -64,14 +66,15 @@ class Fate:
         self._control.sendall(json.dumps({what: value}).encode() + b"\n")
 
 
-class MortalSession(Session):
+class MortalSession(EmbeddedSession):
     """A session at whose calls the fate is asked."""
 
     fate: Fate
 
-    def __init__(self, url: str, *, claim_file: str | None = None) -> None:
+    def __init__(self, url: str, *, claim_file: str | None = None, heartbeats: bool) -> None:
+        assert heartbeats
         self._seen: dict[int, tuple[str, object]] = {}
-        super().__init__(url, claim_file=claim_file)
+        super().__init__(parse(url)[0], claim_file=claim_file)
         self.fate.step()
 
     def fetch(self, window: int) -> list[Delivery]:
@@ -179,7 +182,7 @@ def _live(job: ConsumerJob, control: socket.socket) -> NoReturn:
 def _arrange(fate: Fate, job: ConsumerJob) -> None:
     """Before each of these calls the process may be killed, too. A lost broker is tried again in the next turn."""
     MortalSession.fate = fate
-    main.Session, main.BACKOFF = MortalSession, (0.0,)  # type: ignore[misc]
+    main.open_session, standing.BACKOFF = MortalSession, (0.0,)  # type: ignore[assignment]
     for owner, name in ((job.board, "close_entry"), (job.board, "count"), (intake.Owed, "charged")):
         setattr(owner, name, _mortal(fate, getattr(owner, name)))
 

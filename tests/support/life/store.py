@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Literal, TypeAlias
 
-from busworker.broker.session import Counts, Session
+from busworker.broker.session import Counts, Session, open_session
 from busworker.broker.topology import dead_queue, work_queue
 from busworker.deadletters import replay
 from busworker.declaration import SubscriptionSpec
@@ -81,7 +81,7 @@ class Store:
             raise Violation(f"the dead letters are {letters}, and should be {dead}")
 
     def _session(self) -> closing[Session]:
-        return closing(Session(self._url))
+        return closing(open_session(self._url))
 
 
 def _letters(session: Session) -> Iterator[tuple[bytes, str, int]]:

@@ -1,0 +1,341 @@
+"""A session with RabbitMQ. Nothing in it waits for the broker but what says so, and then not for long.
+
+One connection fetches and acknowledges and another publishes, because an alarm blocks a publishing connection with
+everything on it (RabbitMQ, "Connections in Blocked State"). Who consumes nothing has the publishing one alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import kombu
+
+from busworker.broker import topology, wire
+from busworker.broker.browsing import Browsing
+from busworker.broker.confirms import Batch, Confirms
+from busworker.broker.connection import CONNECT_TIMEOUT, connect, translated
+from busworker.broker.declarer import Declarer
+from busworker.broker.deliveries import Consumer, read_delivery
+from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled
+from busworker.brokers import Broker
+from busworker.errors import BrokerError, BrokerUnavailable, ConfigurationError, EncodeError
+from busworker.message import OWN_PREFIX, Delivery, Outgoing
+
+FLUSH_EACH = 64
+"""Messages that are written before the socket gets them: the broker works on them while we write the next."""
+COUNT_TIMEOUT = 2.0
+"""Seconds for a count: a consumer has better things to do than to wait for it."""
+MOST_HEARTBEAT = 5.0
+"""Seconds between two looks at the heartbeats, at most; a quarter of their interval where that is less."""
+
+
+class _Settling(Batch, kw_only=True, eq=False):
+    """The copies of a delivery, on their way."""
+
+    item: Settled
+
+
+class AmqpSession(Session):
+    """See `session.open_session`."""
+
+    pushes = True
+
+    def __init__(self, broker: Broker, *, patience: float = CONNECT_TIMEOUT, heartbeats: bool = False) -> None:
+        self.broker = broker
+        self._patience = patience
+        self._heartbeats = heartbeats
+        self._consuming: kombu.Connection | None = None
+        self._consumers: dict[int, Consumer] = {}
+        self._confirms = Confirms()
+        self._refused: list[Settled] = []
+        self._concluded: list[int] = []
+        self._counting: Any = None
+        self._over = False
+        self._tick_at = 0.0
+        self._publishing = self._connected()
+        try:
+            with translated(broker):
+                self._link: Any = wire.link(self._publishing)
+                self._channel: Any = self._publishing.channel()
+                self._channel.confirm_select()
+                self._link.on_confirm = self._confirms.confirmed
+                self._link.on_return = self._returned
+                self._flavour = _flavour(broker, self._link)
+                self._declarer = Declarer(self._channel, self._flavour)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connected(self) -> kombu.Connection:
+        return connect(self.broker, timeout=self._patience, heartbeats=self._heartbeats)
+
+    # Consuming
+
+    def consume(self, queue: str, window: int) -> None:
+        with self._watched():
+            if self._consuming is None:
+                self._consuming = self._connected()
+                # A connection that publishes may be blocked, and what is declared on it would wait.
+                self._declarer = Declarer(self._consuming.channel(), self._flavour)
+            consumer = Consumer(self._consuming.channel(), queue)
+            consumer.start(window)
+            self._consumers[consumer.channel_id] = consumer
+
+    def fetch(self, window: int) -> list[Delivery]:
+        now = time.monotonic()
+        with self._watched():
+            assert self._consuming is not None, "nothing is consumed"
+            link = wire.link(self._consuming)
+            for consumer in self._consumers.values():
+                consumer.fit(window, now)
+            link.pump()
+            return self._deliveries(link)
+
+    def cease(self) -> None:
+        with self._watched():
+            for consumer in self._consumers.values():
+                consumer.cease()
+
+    def _deliveries(self, link: Any) -> list[Delivery]:
+        arrived = link.arrived
+        found: list[Delivery] = []
+        while arrived:
+            method = arrived.popleft()
+            consumer = self._consumers.get(method.channel)
+            if consumer is not None:  # else its channel is closed, and it is back in its queue
+                found.append(read_delivery(method, consumer))
+        return found
+
+    # Settling
+
+    def submit(self, items: Sequence[Settled]) -> None:
+        with self._watched():
+            for item in items:
+                if item.publishes:
+                    self._publish_copies(item)
+                else:
+                    self._conclude(item)
+
+    def concluded(self) -> list[int]:
+        self._advance()
+        concluded, self._concluded = self._concluded, []
+        return concluded
+
+    def settle(self, items: Sequence[Settled]) -> None:
+        left = {item.tag for item in items}
+        deadline = time.monotonic() + CONFIRM_TIMEOUT
+        self.submit(items)
+        try:
+            while left := left.difference(self._concluded_now()):
+                self._await(deadline)
+        finally:
+            self._refused.clear()  # whoever waits decides what comes next
+
+    def _concluded_now(self) -> list[int]:
+        self._advance(at_once=True)
+        concluded, self._concluded = self._concluded, []
+        return concluded
+
+    def _advance(self, *, at_once: bool = False) -> None:
+        with self._watched():
+            again, self._refused = self._refused, []
+            if again:
+                self._declarer.again()
+            for item in again:
+                self._publish_copies(item)
+            self._link.pump()
+            refusal = self._answered()
+            now = time.monotonic()
+            for consumer in self._consumers.values():
+                self._concluded += consumer.acknowledge(now, at_once=at_once)
+            if self._consuming is not None:
+                wire.link(self._consuming).transport.flush()
+        if refusal is not None:
+            raise BrokerUnavailable(f"broker {self.broker}: {refusal}")
+
+    def _answered(self) -> str | None:
+        """Concludes what has been confirmed; why something was refused, if anything was."""
+        refusal: str | None = None
+        for batch in self._confirms.complete():
+            if not isinstance(batch, _Settling):
+                continue
+            if batch.refusal is None:
+                self._conclude(batch.item)
+            else:
+                self._refused.append(batch.item)
+                refusal = batch.refusal
+        return refusal
+
+    def _publish_copies(self, item: Settled) -> None:
+        batch = _Settling(len(item.publishes), item=item)
+        for one in item.publishes:
+            try:
+                self._send(one, batch)
+            except EncodeError:
+                # Its publisher's headers are more than this broker takes in a frame.
+                ours = {name: value for name, value in one.headers.items() if name.startswith(OWN_PREFIX)}
+                self._send(Outgoing(one.exchange, one.routing_key, one.body, one.properties, ours), batch)
+
+    def _conclude(self, item: Settled) -> None:
+        consumer = self._consumers.get(item.tag >> Consumer.SHIFT)
+        # Without a consumer it was no delivery, or its channel is closed and it is back in its queue.
+        if consumer is None or consumer.conclude(item.tag, item.verb, time.monotonic()):
+            self._concluded.append(item.tag)
+
+    @property
+    def refused(self) -> bool:
+        return bool(self._refused)
+
+    # Waiting
+
+    def filenos(self) -> dict[int, bool]:
+        return {link.sock.fileno(): link.unsent for link in self._links()}
+
+    def next_due(self) -> float:
+        now = time.monotonic()
+        due = min((consumer.acks.next_due for consumer in self._consumers.values()), default=float("inf"))
+        return max(0.0, min(due, self._tick_at) - now)
+
+    def keep_alive(self) -> None:
+        now = time.monotonic()
+        if now < self._tick_at:
+            return
+        with self._watched():
+            for link in self._links():
+                link.pump()  # first what has come while nobody looked
+                link.heartbeat_tick()
+                link.transport.flush()
+        self._tick_at = now + min((link.heartbeat or MOST_HEARTBEAT * 4) / 4 for link in self._links())
+
+    def is_over(self) -> bool:
+        return self._over
+
+    @property
+    def trouble(self) -> str | None:
+        reason = self._link.blocked
+        return None if reason is None else f"broker {self.broker} takes no publishes now: {reason}"
+
+    def _links(self) -> list[Any]:
+        consuming = [] if self._consuming is None else [wire.link(self._consuming)]
+        return [*consuming, self._link]
+
+    # Publishing
+
+    def publish(self, outgoing: Sequence[Outgoing], patience: float = CONFIRM_TIMEOUT) -> None:
+        batch = Batch(len(outgoing))
+        deadline = time.monotonic() + patience
+        with self._watched():
+            for number, one in enumerate(outgoing, 1):
+                self._send(one, batch)
+                if not number % FLUSH_EACH:
+                    self._link.pump()
+        while batch.left:
+            self._await(deadline)
+        if batch.refusal is not None:
+            raise BrokerUnavailable(f"broker {self.broker}: {batch.refusal}")
+
+    def _await(self, deadline: float) -> None:
+        with self._watched():
+            try:
+                self._link.drain_events(timeout=max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                blocked = f": {self._link.blocked}" if self._link.blocked else ""
+                raise BrokerUnavailable(f"broker {self.broker} hasn't confirmed all in time{blocked}") from None
+
+    def _send(self, outgoing: Outgoing, batch: Batch) -> None:
+        if outgoing.delay:
+            raise ConfigurationError("publish(delay=) isn't available on amqp:// yet: publish without a delay")
+        try:
+            self._link.publish(
+                self._channel.channel_id,
+                outgoing.exchange,
+                outgoing.routing_key,
+                outgoing.body,
+                outgoing.properties,
+                outgoing.headers,
+            )
+        except ValueError as error:
+            raise EncodeError(f"message {outgoing.id or '(no id)'} can't be sent by AMQP: {error}") from error
+        self._confirms.sent(outgoing, batch)
+
+    def _returned(self, why: str, exchange: str, routing_key: str, _: bytes, body: bytes) -> None:
+        self._confirms.returned(why, exchange, routing_key, body)
+
+    # Looking
+
+    def queues(self) -> list[str] | None:
+        return None
+
+    def routed(self, topic: str) -> bool | None:
+        return None
+
+    def counts(self, queue: str) -> Counts | None:
+        link = wire.link(self._looking())
+        patience, link.patience = link.patience, COUNT_TIMEOUT
+        # A channel whose answer is late is given up: that would be taken for the answer to the next question.
+        channel, self._counting = self._counting, None
+        try:
+            with translated(self.broker):
+                channel = channel or self._looking().channel()
+                ready = wire.ready_if_exists(channel, queue)
+        finally:
+            link.patience = patience
+        if ready is None:  # which has closed it
+            return None
+        self._counting = channel
+        return Counts(ready, None)
+
+    def waiting(self, work_queue: str) -> int | None:
+        return None
+
+    def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Iterator[Delivery]:
+        with self._browsing(queue, limit) as browsing:
+            yield from browsing.deliveries()
+
+    def take(self, queue: str, wanted: Callable[[Delivery], bool], limit: int, size: int) -> Generator[list[Delivery]]:
+        with self._browsing(queue, None) as browsing:
+            self._consumers[browsing.consumer.channel_id] = browsing.consumer
+            try:
+                yield from browsing.batches(wanted, limit, size)
+            finally:
+                del self._consumers[browsing.consumer.channel_id]
+
+    @contextmanager
+    def _browsing(self, queue: str, limit: int | None) -> Generator[Browsing]:
+        with translated(self.broker):
+            browsing = Browsing(self._looking(), queue, limit)
+            try:
+                yield browsing
+            finally:
+                browsing.close()
+
+    def _looking(self) -> kombu.Connection:
+        return self._consuming or self._publishing
+
+    def close(self) -> None:
+        for connection in (self._consuming, getattr(self, "_publishing", None)):
+            if connection is not None:
+                try:
+                    with translated(self.broker):
+                        wire.limit_goodbye(connection)
+                        connection.release()
+                except (BrokerUnavailable, ConfigurationError):
+                    pass  # the other side is gone: there is nothing left to close
+
+    @contextmanager
+    def _watched(self) -> Generator[None]:
+        """Our errors instead of kombu's; after one only a new session goes on."""
+        try:
+            with translated(self.broker):
+                yield
+        except BrokerError:
+            self._over = True
+            raise
+
+
+def _flavour(broker: Broker, link: Any) -> topology.Flavour:
+    major = str(link.server_properties.get("version", "0")).split(".", 1)[0]
+    return topology.Flavour(broker.queue_type, unlimited_delivery=major.isdigit() and int(major) >= 4)

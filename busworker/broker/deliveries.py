@@ -1,0 +1,105 @@
+"""A consumer of one queue on an AMQP connection, with a kombu_channel of its own, and what it delivers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from amqp.spec import Basic
+
+from busworker.broker.acks import Acks
+from busworker.message import Delivery
+from busworker.transports.amqp.codec import read_properties
+from busworker.transports.amqp.connection import read_deliver
+from busworker.transports.amqp.frames import Method
+
+STEP = 4
+"""By which factor a prefetch changes: each change is a cancel and a consume, so they are to be few."""
+SHRINK_AFTER = 1.0
+"""Seconds between a change and one to less."""
+MOST = 65_535
+
+
+class Consumer:
+    """Deliveries of one queue. Their tags hold the number of the kombu_channel, and so are unique in a session.
+
+    A prefetch can't be changed while it consumes (`basic.qos` holds for consumers that begin later: RabbitMQ,
+    "Consumer Prefetch"). So another prefetch is another consumer on the same kombu_channel; what the one before has
+    delivered stays ours.
+    """
+
+    SHIFT: ClassVar[int] = 48
+
+    def __init__(self, kombu_channel: Any, queue: str) -> None:
+        self.queue = queue
+        self.channel_id: int = kombu_channel.channel_id
+        self.acks = Acks()
+        self._channel = kombu_channel
+        self._prefetch = 0
+        self._changed_at = 0.0
+        self._number = 0
+
+    def start(self, prefetch: int) -> None:
+        """Begins, with at most so many unsettled (0: any number). Waits until the broker has taken it."""
+        self._prefetch = prefetch
+        self._channel.basic_qos(0, prefetch, False)
+        self._channel.basic_consume(self.queue, consumer_tag=self._tag())
+
+    def fit(self, window: int, now: float) -> None:
+        """Has the broker deliver about so many ahead. Waits for nothing."""
+        wanted = min(max(window, 1), MOST)
+        grows = wanted > self._prefetch
+        if grows or (wanted * STEP <= self._prefetch and now - self._changed_at >= SHRINK_AFTER):
+            self._changed_at = now
+            self._prefetch = wanted
+            self._channel.basic_cancel(self._tag(), nowait=True)
+            self._number += 1
+            # Without waiting for its qos-ok, which says nothing.
+            self._channel.send_method(Basic.Qos, "lBb", (0, self._prefetch, False))
+            self._channel.basic_consume(self.queue, consumer_tag=self._tag(), nowait=True)
+
+    def cease(self) -> None:
+        """Ends deliveries. Waits for nothing: some may still arrive."""
+        self._channel.basic_cancel(self._tag(), nowait=True)
+
+    def conclude(self, tag: int, verb: str, now: float) -> bool:
+        """A delivery is done, or goes back. Whether the broker is told already."""
+        delivery_tag = tag & ((1 << self.SHIFT) - 1)
+        if verb == "ack":
+            self.acks.done(delivery_tag, now)
+            return False
+        self._channel.basic_reject(delivery_tag, requeue=True)
+        self.acks.returned(delivery_tag)
+        return True
+
+    def acknowledge(self, now: float, *, at_once: bool) -> list[int]:
+        """Sends the acknowledgements that are due; returns the tags of what they settle."""
+        sending = self.acks.take(now, at_once=at_once)
+        if sending.upto:
+            self._channel.basic_ack(sending.upto, multiple=True)
+        for delivery_tag in sending.single:
+            self._channel.basic_ack(delivery_tag)
+        base = self.channel_id << self.SHIFT
+        return [base | delivery_tag for delivery_tag in sending.tags]
+
+    def close(self) -> None:
+        """What is unsettled goes back, in its place."""
+        self._channel.close()
+
+    def _tag(self) -> str:
+        return f"busworker-{self._number}"
+
+
+def read_delivery(method: Method, consumer: Consumer) -> Delivery:
+    """A delivery as it came, whatever it carries."""
+    tag, redelivered, routing_key = read_deliver(method.payload)
+    properties = read_properties(method.header or b"", 12)
+    return Delivery(
+        tag=consumer.channel_id << Consumer.SHIFT | tag,
+        queue=consumer.queue,
+        routing_key=routing_key,
+        redelivered=redelivered,
+        properties=properties.plain,
+        headers=properties.headers,
+        body=method.body,
+        damage=properties.damage,
+    )

@@ -1,0 +1,71 @@
+"""How a consumer stands with its broker: whether it may try again, and what the supervisor and the log are told."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+
+from busworker.broker.session import Session
+from busworker.errors import BusworkerError
+from busworker.ipc import frames
+from busworker.ipc.link import Link
+
+log = logging.getLogger("busworker.consumer")
+
+BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between two tries; each is shortened by chance, or all consumers would come back at once."""
+
+
+class Standing:
+    """Tells changes, once each.
+
+    Args:
+        supervisor: who is told.
+
+    Attributes:
+        try_at: monotonic seconds before which the broker isn't to be asked again.
+        failing: whether the last try failed.
+    """
+
+    def __init__(self, supervisor: Link) -> None:
+        self._supervisor = supervisor
+        self._failures = 0
+        self._alarm: str | None = None
+        self.try_at = 0.0
+
+    @property
+    def failing(self) -> bool:
+        return self._failures > 0
+
+    def connected(self) -> None:
+        """A session is there; after failures `worked` tells it, once it really works."""
+        if not self._failures:
+            self._supervisor.send(frames.Ready())
+
+    def worked(self, session: Session) -> None:
+        """All that could be done was done, unless something was refused and waits."""
+        if self._failures and not session.refused:
+            log.info("the broker works again")
+            self._failures = 0
+            self._supervisor.send(frames.Ready())
+        if session.trouble != self._alarm:
+            self._alarm = session.trouble
+            self._tell_alarm()
+
+    def failed(self, error: BusworkerError, exit_code: int | None) -> None:
+        """A try has failed; `exit_code` is that of a service for which trying again is no use."""
+        if not self._failures:
+            log.warning("%s; trying again", error)
+            self._supervisor.send(frames.Troubled(str(error), exit_code))
+        pause = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
+        self.try_at = time.monotonic() + pause * random.uniform(0.5, 1.0)
+        self._failures += 1
+
+    def _tell_alarm(self) -> None:
+        if self._alarm is None:
+            log.info("the broker takes publishes again")
+            self._supervisor.send(frames.Ready())
+        else:
+            log.warning("%s: retries and dead letters wait", self._alarm)
+            self._supervisor.send(frames.Troubled(self._alarm, None))
