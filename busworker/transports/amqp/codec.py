@@ -245,7 +245,7 @@ def _write_value(value: object) -> bytes:
         case bool():
             return b"t\1" if value else b"t\0"
         case int():
-            return b"I" + _NUMBERS[ord("I")].pack(value) if -(2**31) <= value < 2**31 else b"l" + _long(value)
+            return _write_int(value)
         case float():
             return b"d" + _NUMBERS[ord("d")].pack(value)
         case None:
@@ -262,6 +262,14 @@ def _write_value(value: object) -> bytes:
         case _:
             raw = _bytes(value)
             return b"S" + _UNSIGNED_LONG.pack(len(raw)) + raw
+
+
+def _write_int(value: int) -> bytes:
+    if -(2**31) <= value < 2**31:
+        return b"I" + _NUMBERS[ord("I")].pack(value)
+    if 2**63 <= value < 2**64:  # only a moment beyond the calendar is as large when it is read
+        return b"T" + _TIME.pack(value)
+    return b"l" + _long(value)
 
 
 def _write_moment(value: datetime) -> bytes:
