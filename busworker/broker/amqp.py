@@ -19,6 +19,7 @@ from busworker.broker.confirms import Batch, Confirms
 from busworker.broker.connection import CONNECT_TIMEOUT, connect, translated
 from busworker.broker.declarer import Declarer
 from busworker.broker.deliveries import Consumer, read_delivery
+from busworker.broker.refused import Refused
 from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled
 from busworker.brokers import Broker
 from busworker.errors import BrokerError, BrokerUnavailable, ConfigurationError, EncodeError
@@ -50,10 +51,12 @@ class AmqpSession(Session):
         self._consuming: kombu.Connection | None = None
         self._consumers: dict[int, Consumer] = {}
         self._confirms = Confirms()
-        self._refused: list[Settled] = []
+        self._refused = Refused()
         self._concluded: list[int] = []
         self._counting: Any = None
+        self._descriptors: dict[int, int] = {}
         self._over = False
+        self._ceased = False
         self._tick_at = 0.0
         self._publishing = self._connected()
         try:
@@ -87,14 +90,18 @@ class AmqpSession(Session):
     def fetch(self, window: int) -> list[Delivery]:
         now = time.monotonic()
         with self._watched():
-            assert self._consuming is not None, "nothing is consumed"
+            if self._consuming is None:
+                return []
             link = wire.link(self._consuming)
-            for consumer in self._consumers.values():
+            for consumer in () if self._ceased else self._consumers.values():
                 consumer.fit(window, now)
             link.pump()
             return self._deliveries(link)
 
     def cease(self) -> None:
+        if self._ceased:
+            return
+        self._ceased = True
         with self._watched():
             for consumer in self._consumers.values():
                 consumer.cease()
@@ -130,9 +137,11 @@ class AmqpSession(Session):
         self.submit(items)
         try:
             while left := left.difference(self._concluded_now()):
+                if self._refused.why is not None:
+                    raise BrokerUnavailable(f"broker {self.broker}: {self._refused.why}")
                 self._await(deadline)
         finally:
-            self._refused.clear()  # whoever waits decides what comes next
+            self._refused = Refused()  # whoever waits decides what comes next
 
     def _concluded_now(self) -> list[int]:
         self._advance(at_once=True)
@@ -141,33 +150,28 @@ class AmqpSession(Session):
 
     def _advance(self, *, at_once: bool = False) -> None:
         with self._watched():
-            again, self._refused = self._refused, []
-            if again:
+            now = time.monotonic()
+            if again := self._refused.take(now):
                 self._declarer.again()
             for item in again:
                 self._publish_copies(item)
             self._link.pump()
-            refusal = self._answered()
-            now = time.monotonic()
+            self._answered(now)
             for consumer in self._consumers.values():
                 self._concluded += consumer.acknowledge(now, at_once=at_once)
             if self._consuming is not None:
                 wire.link(self._consuming).transport.flush()
-        if refusal is not None:
-            raise BrokerUnavailable(f"broker {self.broker}: {refusal}")
 
-    def _answered(self) -> str | None:
-        """Concludes what has been confirmed; why something was refused, if anything was."""
-        refusal: str | None = None
+    def _answered(self, now: float) -> None:
+        """Concludes what has been confirmed."""
         for batch in self._confirms.complete():
             if not isinstance(batch, _Settling):
                 continue
             if batch.refusal is None:
+                self._refused.stored(batch.item)
                 self._conclude(batch.item)
             else:
-                self._refused.append(batch.item)
-                refusal = batch.refusal
-        return refusal
+                self._refused.add(batch.item, batch.refusal, now)
 
     def _publish_copies(self, item: Settled) -> None:
         batch = _Settling(len(item.publishes), item=item)
@@ -185,19 +189,21 @@ class AmqpSession(Session):
         if consumer is None or consumer.conclude(item.tag, item.verb, time.monotonic()):
             self._concluded.append(item.tag)
 
-    @property
-    def refused(self) -> bool:
-        return bool(self._refused)
-
     # Waiting
 
     def filenos(self) -> dict[int, bool]:
-        return {link.sock.fileno(): link.unsent for link in self._links()}
+        return dict(self._watch(link) for link in self._links())
+
+    def _watch(self, link: Any) -> tuple[int, bool]:
+        # Remembered: whoever watches a connection that is lost has to know which descriptor it was.
+        if link.connected:
+            self._descriptors[id(link)] = link.sock.fileno()
+        return self._descriptors[id(link)], bool(link.connected and link.unsent)
 
     def next_due(self) -> float:
         now = time.monotonic()
         due = min((consumer.acks.next_due for consumer in self._consumers.values()), default=float("inf"))
-        return max(0.0, min(due, self._tick_at) - now)
+        return max(0.0, min(due, self._tick_at, self._refused.again_at) - now)
 
     def keep_alive(self) -> None:
         now = time.monotonic()
@@ -208,13 +214,19 @@ class AmqpSession(Session):
                 link.pump()  # first what has come while nobody looked
                 link.heartbeat_tick()
                 link.transport.flush()
-        self._tick_at = now + min((link.heartbeat or MOST_HEARTBEAT * 4) / 4 for link in self._links())
+        self._tick_at = now + self._tick
+
+    @property
+    def _tick(self) -> float:
+        return min((link.heartbeat or MOST_HEARTBEAT * 4) / 4 for link in self._links())
 
     def is_over(self) -> bool:
         return self._over
 
     @property
     def trouble(self) -> str | None:
+        if self._refused.why is not None:
+            return f"broker {self.broker}: {self._refused.why}"
         reason = self._link.blocked
         return None if reason is None else f"broker {self.broker} takes no publishes now: {reason}"
 
@@ -240,10 +252,12 @@ class AmqpSession(Session):
     def _await(self, deadline: float) -> None:
         with self._watched():
             try:
-                self._link.drain_events(timeout=max(0.0, deadline - time.monotonic()))
+                self._link.drain_events(timeout=max(0.0, min(deadline - time.monotonic(), self._tick)))
             except TimeoutError:
-                blocked = f": {self._link.blocked}" if self._link.blocked else ""
-                raise BrokerUnavailable(f"broker {self.broker} hasn't confirmed all in time{blocked}") from None
+                if time.monotonic() >= deadline:
+                    blocked = f": {self._link.blocked}" if self._link.blocked else ""
+                    raise BrokerUnavailable(f"broker {self.broker} hasn't confirmed all in time{blocked}") from None
+        self.keep_alive()
 
     def _send(self, outgoing: Outgoing, batch: Batch) -> None:
         if outgoing.delay:
@@ -273,12 +287,13 @@ class AmqpSession(Session):
         return None
 
     def counts(self, queue: str) -> Counts | None:
-        link = wire.link(self._looking())
-        patience, link.patience = link.patience, COUNT_TIMEOUT
+        with self._watched():
+            link = wire.link(self._looking())
         # A channel whose answer is late is given up: that would be taken for the answer to the next question.
         channel, self._counting = self._counting, None
+        patience, link.patience = link.patience, COUNT_TIMEOUT
         try:
-            with translated(self.broker):
+            with self._watched():
                 channel = channel or self._looking().channel()
                 ready = wire.ready_if_exists(channel, queue)
         finally:
@@ -331,8 +346,9 @@ class AmqpSession(Session):
         try:
             with translated(self.broker):
                 yield
-        except BrokerError:
-            self._over = True
+        except BrokerError as error:
+            # What is merely late may still come; a broker that is gone for good is noticed by its heartbeats.
+            self._over = self._over or not isinstance(error.__cause__, TimeoutError)
             raise
 
 

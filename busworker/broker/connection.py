@@ -84,7 +84,7 @@ def is_final(broker: Broker, error: BaseException) -> bool:
             return False
 
 
-def _made(broker: Broker, claim_file: str | None, timeout: float, heartbeat: int) -> kombu.Connection:
+def _made(broker: Broker, claim_file: str | None, timeout: float, heartbeat: int = 0) -> kombu.Connection:
     if broker.embedded:
         options = {} if claim_file is None else {"claim_file": claim_file}
         return kombu.Connection(broker.url, transport=EMBEDDED[broker.scheme], transport_options=options)

@@ -51,7 +51,7 @@ class Consumer:
         if grows or (wanted * STEP <= self._prefetch and now - self._changed_at >= SHRINK_AFTER):
             self._changed_at = now
             self._prefetch = wanted
-            self._channel.basic_cancel(self._tag(), nowait=True)
+            self.cease()
             self._number += 1
             # Without waiting for its qos-ok, which says nothing.
             self._channel.send_method(Basic.Qos, "lBb", (0, self._prefetch, False))
@@ -60,6 +60,7 @@ class Consumer:
     def cease(self) -> None:
         """Ends deliveries. Waits for nothing: some may still arrive."""
         self._channel.basic_cancel(self._tag(), nowait=True)
+        self._channel.callbacks.pop(self._tag(), None)
 
     def conclude(self, tag: int, verb: str, now: float) -> bool:
         """A delivery is done, or goes back. Whether the broker is told already."""

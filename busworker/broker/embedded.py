@@ -78,10 +78,6 @@ class EmbeddedSession(Session):
         for item in items:
             self._held.pop(item.tag, None)
 
-    @property
-    def refused(self) -> bool:
-        return False  # a transaction that fails raises, and is tried again by whoever began it
-
     def filenos(self) -> dict[int, bool]:
         return {int(wire.link(self._connection).fileno()): False}
 

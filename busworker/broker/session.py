@@ -90,7 +90,7 @@ class Session(ABC):
         """
 
     def cease(self) -> None:
-        """Ends deliveries. What is under way may still arrive where the broker pushes."""
+        """Ends deliveries; may be called again. What is under way may still arrive where the broker pushes."""
         return
 
     @abstractmethod
@@ -106,8 +106,10 @@ class Session(ABC):
         """The tags of what has been settled since the last call: everything each publishes is stored, and it is
         acknowledged or given back. On the engine that is so as soon as it is submitted.
 
+        What the broker refuses is tried again, after a pause and after everything was declared anew; see `trouble`.
+
         Raises:
-            BrokerUnavailable: the connection is over; or something was refused, and is tried again with a later call.
+            BrokerUnavailable: the connection is over.
         """
 
     @abstractmethod
@@ -118,11 +120,6 @@ class Session(ABC):
             BrokerUnavailable: on the engine nothing was done. On AMQP the copies may be stored, and those not
                 acknowledged come back after a reconnect.
         """
-
-    @property
-    @abstractmethod
-    def refused(self) -> bool:
-        """Whether something that was submitted was refused, and waits to be tried again."""
 
     @abstractmethod
     def filenos(self) -> dict[int, bool]:
@@ -146,7 +143,7 @@ class Session(ABC):
 
     @property
     def trouble(self) -> str | None:
-        """Why the broker takes no publishes now, although it is connected; None: it does."""
+        """Why the broker takes not all that is submitted, although it is connected: an alarm, a refusal; else None."""
         return None
 
     def abandoned(self, queues: Sequence[str]) -> list[str]:

@@ -21,6 +21,8 @@ RUN_AHEAD_SECONDS = 0.004
 """Measured work that may wait in a worker's link: a frame in a link can't be called back."""
 HOLD_SECONDS = 0.02
 """Measured work that may wait in the consumer, so that idle workers needn't wait for the broker."""
+CROWDED_SECONDS = 1.0
+"""For so long there must be too many before any are given back: a broker delivers ahead by what was the case."""
 MOST_AHEAD = 64
 MOST_LONELY = 1000
 """Messages that wait to be alone and take no room from the others; more would be held for nothing."""
@@ -64,6 +66,9 @@ class Dispatcher:
 
     Args:
         concurrency: how many messages each worker executes at a time.
+
+    Attributes:
+        crowded_until: monotonic seconds after which `surplus` has something.
     """
 
     def __init__(self, concurrency: int = 1) -> None:
@@ -74,6 +79,7 @@ class Dispatcher:
         self._numbers: dict[int, int] = {}
         self._open: dict[int, dict[int, int]] = {}
         self._mean: float | None = None
+        self.crowded_until = float("inf")
 
     # Workers
 
@@ -110,6 +116,21 @@ class Dispatcher:
         for held in reversed(list(helds)):
             held.slot, held.number = -1, 0
             self._queue(held).appendleft(held)
+
+    def surplus(self, now: float) -> list[Held]:
+        """What was delivered while handlers were short and would wait long now that they aren't: others may have it.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if len(self.waiting) <= 2 * self.window:
+            self.crowded_until = float("inf")
+        elif self.crowded_until == float("inf"):
+            self.crowded_until = now + CROWDED_SECONDS
+        elif now >= self.crowded_until:
+            self.crowded_until = float("inf")
+            return [self.waiting.pop() for _ in range(len(self.waiting) - self.window)][::-1]
+        return []
 
     def take_waiting(self) -> list[Held]:
         """All that waits; then nothing does."""

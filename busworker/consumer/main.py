@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import selectors
 import socket
 import time
 
@@ -24,6 +23,7 @@ from busworker.consumer.retaining import Retaining
 from busworker.consumer.settlements import Concluded, Settlements
 from busworker.consumer.settling import Ended, ended_by_death
 from busworker.consumer.standing import Standing
+from busworker.consumer.watch import Watch
 from busworker.consumer.watchdog import Watchdog
 from busworker.errors import (
     BrokerError,
@@ -70,20 +70,20 @@ class Consumer:
         self._session: Session | None = None
         self._queues: dict[str, int] = {}
         self._unsettled = 0
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._supervisor, selectors.EVENT_READ, "supervisor")
+        self._watch = Watch()
+        self._watch.add(self._supervisor)
         self._standing = Standing(self._supervisor)
         self._adopting = Adopting()
         self._retaining = Retaining(job.retention)
         self._watchdog = Watchdog()
+        self._counts_wanted: list[int] = []
         self._draining = False
-        self._ceased = False
         self.over = False
 
     def run(self) -> int:
         """The loop."""
         while not self.over:
-            self._selector.select(self._timeout())
+            self._watch.wait(self._timeout())
             self.turn()
         if self._session is not None:
             self._session.close()
@@ -94,6 +94,7 @@ class Consumer:
         self._hear_supervisor()
         self._hear_workers()
         self._serve_broker()
+        self._tell_counts()
         self._at_once.expire(time.monotonic())
         self._hand_out()
         self._finish_workers()
@@ -107,7 +108,8 @@ class Consumer:
             return 0.0  # ended as they arrived: owed, or not ours to serve
         if not (self._has_room() or self._session.pushes):
             return EVERY  # an outcome or a frame wakes us
-        due = min(self._adopting.next_at, self._retaining.next_at, self._watchdog.next_at)
+        keeping = min(self._adopting.next_at, self._retaining.next_at)
+        due = min(keeping, self._watchdog.next_at, self._dispatcher.crowded_until)
         return max(min(self._session.next_due(), due - now), 0.0)
 
     # The supervisor
@@ -128,7 +130,7 @@ class Consumer:
             case frames.ProcessDied():
                 self._bury(frame)
             case frames.CountsWanted(request):
-                self._supervisor.send(counts_told(request, self._session, list(self._queues), self._unsettled))
+                self._counts_wanted.append(request)
             case frames.Drain():
                 self._drain()
             case _:
@@ -139,7 +141,7 @@ class Consumer:
         link = Link(socket.socket(fileno=descriptor))
         self._links[frame.slot] = link
         self._dispatcher.added(frame.slot, frame.incarnation, frame.pid)
-        self._selector.register(link, selectors.EVENT_READ, frame.slot)
+        self._watch.add(link)
         if self._draining:
             self._dispatcher.retire(frame.slot, frame.incarnation)
 
@@ -195,7 +197,7 @@ class Consumer:
                 case _:
                     log.error("worker %d sent %s, which is ignored", slot + 1, type(frame).__name__)
         if link.closed:
-            self._unwatch(link)
+            self._watch.remove(link)
 
     def _outcome(self, slot: int, number: int, seconds: float, outcome: how.Outcome) -> None:
         worker = self._dispatcher.workers.get(slot)
@@ -241,7 +243,9 @@ class Consumer:
             self._settlements.submit(session, time.time())
             self._at_once.submit(session)
             self._conclude(session)
-            self._keep_house(session, now)
+            if not self._draining:
+                self._adopting.adopt(session, list(self._queues), self._intake, now)
+                self._retaining.keep(session, self._queues, now, time.time())
             if session.pushes or (self._has_room() and not self._draining):
                 self._fetch(session, now)
             self._standing.worked(session)
@@ -264,8 +268,9 @@ class Consumer:
             raise
         self._session = session
         for descriptor in session.filenos():
-            self._selector.register(descriptor, selectors.EVENT_READ, "broker")
-        self._watchdog.heard(time.monotonic())
+            self._watch.add(descriptor)
+        if session.pushes:
+            self._watchdog.heard(time.monotonic())
         self._standing.connected()
         return session
 
@@ -278,7 +283,7 @@ class Consumer:
     def _lose_connection(self, session: Session) -> None:
         """What only waited comes again by itself; what is executing or ended is matched with its redelivery."""
         for descriptor in session.filenos():
-            self._selector.unregister(descriptor)
+            self._watch.remove(descriptor)
         session.close()
         self._session = None
         self._unsettled = 0
@@ -287,20 +292,18 @@ class Consumer:
         executing = (held for worker in self._dispatcher.workers.values() for held in worker.handed.values())
         self._intake.lose([*executing, *self._settlements.lose()])
 
-    def _keep_house(self, session: Session, now: float) -> None:
-        if not self._draining:
-            self._adopting.adopt(session, list(self._queues), self._intake, now)
-            self._retaining.keep(session, self._queues, now, time.time())
-
     def _fetch(self, session: Session, now: float) -> None:
         arrived = session.fetch(self._dispatcher.window)
         for delivery in arrived:
             self._unsettled += 1
             self._take_in(delivery)
-        if session.pushes and (arrived or self._draining or not self._has_room()):
+        if not session.pushes:
+            return
+        if arrived or not self._has_room():
             self._watchdog.heard(now)
         elif now >= self._watchdog.next_at:
             self._look_for_ready(session)
+        self._give_back(self._dispatcher.surplus(now))
 
     def _look_for_ready(self, session: Session) -> None:
         ready = sum(counts.ready for queue in self._queues if (counts := session.counts(queue)))
@@ -322,11 +325,21 @@ class Consumer:
             self._end(admitted)
 
     def _give_back_waiting(self, session: Session) -> None:
-        if not self._ceased:
-            session.cease()
-            self._ceased = True
-        for held in self._dispatcher.take_waiting():
+        session.cease()
+        self._give_back(self._dispatcher.take_waiting())
+
+    def _give_back(self, helds: list[Held]) -> None:
+        for held in helds:
             self._settlements.add(Ended(held, how.Stopped(), WorkerInfo()))
+
+    def _tell_counts(self) -> None:
+        """Answers the supervisor, also while there is no broker."""
+        session = self._session
+        for request in self._counts_wanted:
+            self._supervisor.send(counts_told(request, session, list(self._queues), self._unsettled))
+        if self._counts_wanted and session is not None and session.is_over():
+            self._lose_connection(session)
+        self._counts_wanted.clear()
 
     # Settling
 
@@ -350,7 +363,7 @@ class Consumer:
                 self._tell(one.ended, one.step.text)
         self._count(settled)
         keys = [one.ended.held.key for one in settled if not one.step.returned]
-        self._intake.settled(keys, remember=not session.broker.embedded)
+        self._intake.settled(keys, remember=session.pushes)
 
     def _count(self, settled: list[Concluded]) -> None:
         done = sum(isinstance(one.ended.outcome, how.Returned) for one in settled)
@@ -378,25 +391,11 @@ class Consumer:
             link.flush()
 
     def _watch_writes(self) -> None:
-        """Selects for writing exactly where something is left to send."""
-        for link in (self._supervisor, *self._links.values(), *self._finishing):
-            link.flush()
-            if not link.closed:
-                self._watch_write(link, link.unsent)
+        self._watch.flush((self._supervisor, *self._links.values(), *self._finishing))
         if self._session is not None:
             for descriptor, unsent in self._session.filenos().items():
-                self._watch_write(descriptor, unsent)
-
-    def _watch_write(self, source: Link | int, unsent: bool) -> None:
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if unsent else 0)
-        key = self._selector.get_map().get(source)
-        if key is not None and key.events != wanted:
-            self._selector.modify(source, wanted, key.data)
-
-    def _unwatch(self, link: Link) -> None:
-        if self._selector.get_map().get(link) is not None:
-            self._selector.unregister(link)
+                self._watch.writable(descriptor, unsent)
 
     def _drop_link(self, link: Link) -> None:
-        self._unwatch(link)
+        self._watch.remove(link)
         link.close()

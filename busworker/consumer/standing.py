@@ -44,8 +44,8 @@ class Standing:
             self._supervisor.send(frames.Ready())
 
     def worked(self, session: Session) -> None:
-        """All that could be done was done, unless something was refused and waits."""
-        if self._failures and not session.refused:
+        """A turn went without an error."""
+        if self._failures:
             log.info("the broker works again")
             self._failures = 0
             self._supervisor.send(frames.Ready())
@@ -64,8 +64,8 @@ class Standing:
 
     def _tell_alarm(self) -> None:
         if self._alarm is None:
-            log.info("the broker takes publishes again")
+            log.info("the broker takes all again")
             self._supervisor.send(frames.Ready())
         else:
-            log.warning("%s: retries and dead letters wait", self._alarm)
+            log.warning("%s; retries and dead letters wait", self._alarm)
             self._supervisor.send(frames.Troubled(self._alarm, None))

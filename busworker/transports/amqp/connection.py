@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from amqp.exceptions import RecoverableConnectionError
 from kombu.transport import pyamqp
 
 from busworker.transports.amqp import frames
@@ -40,7 +41,6 @@ class Connection(pyamqp.Connection):
     """
 
     Channel = Channel
-    transport: Any  # a wire of ours; py-amqp calls it None before and after
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,6 +56,21 @@ class Connection(pyamqp.Connection):
         wire: Any = SecureWire if ssl else Wire
         timeouts = dict(zip(("read_timeout", "write_timeout"), args, strict=False))
         return wire(host, connect_timeout=connect_timeout, ssl=ssl, **timeouts, **kwargs)
+
+    @property
+    def transport(self) -> Any:
+        """The wire.
+
+        Raises:
+            RecoverableConnectionError: the connection is closed. py-amqp would connect anew, behind our back.
+        """
+        if self._transport is None:
+            raise RecoverableConnectionError("the connection is closed")
+        return self._transport
+
+    @transport.setter
+    def transport(self, transport: Any) -> None:
+        self._transport = transport
 
     def drain_events(self, timeout: float | None = None) -> None:
         """Sends what waits, and handles what has come: at least one method.
