@@ -41,6 +41,11 @@ class Acks:
         """When those go that have waited long enough for others before them; monotonic seconds."""
         return self._since + DELAY
 
+    @property
+    def waiting(self) -> list[int]:
+        """Those that are done, and the broker doesn't know."""
+        return sorted(self._done)
+
     def done(self, tag: int, now: float) -> None:
         """A delivery is to be acknowledged."""
         self._done.add(tag)

@@ -131,6 +131,12 @@ class AmqpSession(Session):
         concluded, self._concluded = self._concluded, []
         return concluded
 
+    def stored(self) -> list[int]:
+        concluded, self._concluded = self._concluded, []
+        for consumer in self._consumers.values():
+            concluded += consumer.unacknowledged()
+        return concluded
+
     def settle(self, items: Sequence[Settled]) -> None:
         left = {item.tag for item in items}
         deadline = time.monotonic() + CONFIRM_TIMEOUT

@@ -19,6 +19,7 @@ class Declarer:
         self._channel = kombu_channel
         self._flavour = flavour
         self._declared: set[str] = set()
+        self._retries: set[int] = set()
         self._works: set[tuple[str, str, str]] = set()
 
     def base(self) -> None:
@@ -42,9 +43,12 @@ class Declarer:
         self.base()
         for names in self._works:
             self.work(*names)
+        for delay in self._retries:
+            self.retry(delay)
 
     def retry(self, delay: int) -> None:
         """The retry queue of a step of the ladder, the first time; 0 needs none."""
+        self._retries.add(delay)
         if delay:
             self._once(*topology.retry(delay, self._flavour))
 

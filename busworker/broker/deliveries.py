@@ -82,6 +82,11 @@ class Consumer:
         base = self.channel_id << self.SHIFT
         return [base | delivery_tag for delivery_tag in sending.tags]
 
+    def unacknowledged(self) -> list[int]:
+        """The tags of what is done, and the broker doesn't know."""
+        base = self.channel_id << self.SHIFT
+        return [base | delivery_tag for delivery_tag in self.acks.waiting]
+
     def close(self) -> None:
         """What is unsettled goes back, in its place."""
         self._channel.close()

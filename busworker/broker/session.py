@@ -112,6 +112,12 @@ class Session(ABC):
             BrokerUnavailable: the connection is over.
         """
 
+    def stored(self) -> list[int]:
+        """Of a session that is over: the tags of what was submitted and is stored, but not acknowledged, or `concluded`
+        was not called for. It will come again, and only its acknowledgement is to be repeated.
+        """
+        return []
+
     @abstractmethod
     def settle(self, items: Sequence[Settled]) -> None:
         """Settles deliveries, and waits until they are.

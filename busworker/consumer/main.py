@@ -239,10 +239,11 @@ class Consumer:
             session = self._session or self._connect()
             session.keep_alive()
             if self._draining:
-                self._give_back_waiting(session)
+                session.cease()
+                self._give_back(self._dispatcher.take_waiting())
             self._settlements.submit(session, time.time())
             self._at_once.submit(session)
-            self._conclude(session)
+            self._conclude(session, session.concluded())
             if not self._draining:
                 self._adopting.adopt(session, list(self._queues), self._intake, now)
                 self._retaining.keep(session, self._queues, now, time.time())
@@ -282,6 +283,7 @@ class Consumer:
 
     def _lose_connection(self, session: Session) -> None:
         """What only waited comes again by itself; what is executing or ended is matched with its redelivery."""
+        self._conclude(session, session.stored())
         for descriptor in session.filenos():
             self._watch.remove(descriptor)
         session.close()
@@ -324,10 +326,6 @@ class Consumer:
         elif admitted is not None:
             self._end(admitted)
 
-    def _give_back_waiting(self, session: Session) -> None:
-        session.cease()
-        self._give_back(self._dispatcher.take_waiting())
-
     def _give_back(self, helds: list[Held]) -> None:
         for held in helds:
             self._settlements.add(Ended(held, how.Stopped(), WorkerInfo()))
@@ -349,9 +347,8 @@ class Consumer:
         else:
             self._settlements.add(ended)
 
-    def _conclude(self, session: Session) -> None:
+    def _conclude(self, session: Session, tags: list[int]) -> None:
         """After the commit, or the last confirm: close the entries, count, and tell what failed."""
-        tags = session.concluded()
         if not tags:
             return
         self._at_once.concluded(tag for tag in tags if tag < 0)

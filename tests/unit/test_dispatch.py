@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from busworker.consumer.dispatch import MOST_AHEAD, Dispatcher, Held
+from busworker.consumer.dispatch import CROWDED_SECONDS, MOST_AHEAD, Dispatcher, Held
 from busworker.ipc.scoreboard import RING
 from busworker.message import Delivery, read_envelope
 
@@ -231,3 +231,27 @@ def test_a_single_worker_takes_those_that_want_to_be_alone_as_well() -> None:
         (one,) = dispatcher.assign()
         assert one.key == key
         assert dispatcher.finished(0, 1, one.number, 1.0) is one
+
+
+def test_what_was_delivered_while_handlers_were_short_goes_back_once_they_are_long() -> None:
+    dispatcher = pool(2, 100)
+    dispatcher.assign()
+    assert dispatcher.window == 2
+    assert dispatcher.surplus(10.0) == []
+    assert dispatcher.crowded_until == 10.0 + CROWDED_SECONDS
+    assert dispatcher.surplus(10.5) == []
+    back = dispatcher.surplus(10.0 + CROWDED_SECONDS)
+    assert [one.key for one in back] == [f"m{number}".encode() for number in range(4, 100)]
+    assert [one.key for one in dispatcher.waiting] == [b"m2", b"m3"]
+    assert dispatcher.surplus(20.0) == []
+    assert dispatcher.crowded_until == float("inf")
+
+
+def test_what_the_pool_works_off_soon_stays() -> None:
+    dispatcher = pool(2, 10)
+    first, _ = dispatcher.assign()
+    dispatcher.surplus(10.0)
+    dispatcher.finished(0, 1, first.number, 0.000_01)
+    assert dispatcher.window > 10
+    assert dispatcher.surplus(10.0 + CROWDED_SECONDS) == []
+    assert len(dispatcher.waiting) == 8
