@@ -48,7 +48,9 @@ class AmqpSession(Session):
         self.broker = broker
         self._patience = patience
         self._heartbeats = heartbeats
-        self._consuming: kombu.Connection | None = None
+        # kombu's connections are only for the end: each use of one that is lost would connect anew, behind our back.
+        self._connections: list[kombu.Connection] = []
+        self._consuming: Any = None
         self._consumers: dict[int, Consumer] = {}
         self._confirms = Confirms()
         self._refused = Refused()
@@ -58,11 +60,10 @@ class AmqpSession(Session):
         self._over = False
         self._ceased = False
         self._tick_at = 0.0
-        self._publishing = self._connected()
         try:
             with translated(broker):
-                self._link: Any = wire.link(self._publishing)
-                self._channel: Any = self._publishing.channel()
+                self._link = self._connected()
+                self._channel: Any = self._link.channel()
                 self._channel.confirm_select()
                 self._link.on_confirm = self._confirms.confirmed
                 self._link.on_return = self._returned
@@ -72,8 +73,10 @@ class AmqpSession(Session):
             self.close()
             raise
 
-    def _connected(self) -> kombu.Connection:
-        return connect(self.broker, timeout=self._patience, heartbeats=self._heartbeats)
+    def _connected(self) -> Any:
+        connection = connect(self.broker, timeout=self._patience, heartbeats=self._heartbeats)
+        self._connections.append(connection)
+        return wire.link(connection)
 
     # Consuming
 
@@ -92,7 +95,7 @@ class AmqpSession(Session):
         with self._watched():
             if self._consuming is None:
                 return []
-            link = wire.link(self._consuming)
+            link = self._consuming
             for consumer in () if self._ceased else self._consumers.values():
                 consumer.fit(window, now)
             link.pump()
@@ -166,7 +169,7 @@ class AmqpSession(Session):
             for consumer in self._consumers.values():
                 self._concluded += consumer.acknowledge(now, at_once=at_once)
             if self._consuming is not None:
-                wire.link(self._consuming).transport.flush()
+                self._consuming.transport.flush()
 
     def _answered(self, now: float) -> None:
         """Concludes what has been confirmed."""
@@ -237,8 +240,7 @@ class AmqpSession(Session):
         return None if reason is None else f"broker {self.broker} takes no publishes now: {reason}"
 
     def _links(self) -> list[Any]:
-        consuming = [] if self._consuming is None else [wire.link(self._consuming)]
-        return [*consuming, self._link]
+        return [self._link] if self._consuming is None else [self._consuming, self._link]
 
     # Publishing
 
@@ -293,14 +295,13 @@ class AmqpSession(Session):
         return None
 
     def counts(self, queue: str) -> Counts | None:
-        with self._watched():
-            link = wire.link(self._looking())
+        link = self._looking()
         # A channel whose answer is late is given up: that would be taken for the answer to the next question.
         channel, self._counting = self._counting, None
         patience, link.patience = link.patience, COUNT_TIMEOUT
         try:
             with self._watched():
-                channel = channel or self._looking().channel()
+                channel = channel or link.channel()
                 ready = wire.ready_if_exists(channel, queue)
         finally:
             link.patience = patience
@@ -333,18 +334,17 @@ class AmqpSession(Session):
             finally:
                 browsing.close()
 
-    def _looking(self) -> kombu.Connection:
-        return self._consuming or self._publishing
+    def _looking(self) -> Any:
+        return self._consuming or self._link
 
     def close(self) -> None:
-        for connection in (self._consuming, getattr(self, "_publishing", None)):
-            if connection is not None:
-                try:
-                    with translated(self.broker):
-                        wire.limit_goodbye(connection)
-                        connection.release()
-                except (BrokerUnavailable, ConfigurationError):
-                    pass  # the other side is gone: there is nothing left to close
+        for connection in self._connections:
+            try:
+                with translated(self.broker):
+                    wire.limit_goodbye(connection)
+                    connection.release()
+            except (BrokerUnavailable, ConfigurationError):
+                pass  # the other side is gone: there is nothing left to close
 
     @contextmanager
     def _watched(self) -> Generator[None]:

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import kombu
-
 from busworker.broker import wire
 from busworker.broker.deliveries import MOST, Consumer, read_delivery
 from busworker.message import Delivery
@@ -26,15 +24,14 @@ class Browsing:
     """One look at a queue from its head.
 
     Args:
-        connection: to look on.
+        link: the transport's connection to look on.
         queue: which; it must exist.
         limit: how many at most; None: all that are there at the beginning.
     """
 
-    def __init__(self, connection: kombu.Connection, queue: str, limit: int | None) -> None:
-        self._connection = connection
-        self._link: Any = wire.link(connection)
-        channel: Any = connection.channel()
+    def __init__(self, link: Any, queue: str, limit: int | None) -> None:
+        self._link = link
+        channel: Any = link.channel()
         ready = wire.ready(channel, queue)
         self._left = self._asked = ready if limit is None else min(limit, ready)
         self._channel = channel
@@ -80,6 +77,6 @@ class Browsing:
         # A quorum queue learns of the closed channel a few milliseconds later (tried on 3.10): who looks again at once
         # would find nothing. Somebody else may have fetched them meanwhile, so not for ever.
         deadline = time.monotonic() + RETURN_TIMEOUT
-        with self._connection.channel() as channel:
+        with self._link.channel() as channel:
             while wire.ready(channel, self.consumer.queue) < expected and time.monotonic() < deadline:
                 time.sleep(0.002)
