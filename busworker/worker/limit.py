@@ -27,6 +27,8 @@ AWAY = 1.25
 it has a turn every 0.25 s, and before it knows of that every second."""
 WAKING = 1.0
 """Seconds in which it has a turn if it was stopped together with us, and continued."""
+ASKING = 0.05
+"""Seconds between two questions meanwhile: the soft limit is to come before the hard one, which may be near."""
 
 
 class Look(NamedTuple):
@@ -48,7 +50,7 @@ class Remaining:
         self._look = look
         self._until = time.monotonic() + seconds
         self._away = look().away
-        self._waited = False
+        self._asks_until: float | None = None
 
     def seconds(self) -> float:
         """What is left, or in how many seconds to ask again, because the supervisor hasn't looked yet."""
@@ -57,10 +59,14 @@ class Remaining:
         if away > self._away:
             self._until += away - self._away
             self._away = away
-        elif now - turned > AWAY and not self._waited:  # once: if it alone is stopped, limits hold all the same
-            self._waited = True
-            return WAKING
+        elif now - turned > AWAY and self._may_ask(now):
+            return ASKING
         return self._until - now
+
+    def _may_ask(self, now: float) -> bool:
+        if self._asks_until is None:  # once: if it alone is stopped, limits hold all the same
+            self._asks_until = now + WAKING
+        return now < self._asks_until
 
 
 class SoftLimit:
