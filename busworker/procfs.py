@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-PROC = Path("/proc")
+PROC = "/proc"
+"""No Path: pathlib interns the parts of paths, and Python's table of those grows with each pid looked at."""
 
 
 class Seen(NamedTuple):
@@ -32,7 +32,7 @@ class Signals(NamedTuple):
 def is_ours() -> bool:
     """Whether the pids there are those of our own namespace, so that they may be sent signals."""
     try:
-        return os.readlink(PROC / "self") == str(os.getpid())  # noqa: PTH115  Path.readlink is slower
+        return os.readlink(f"{PROC}/self") == str(os.getpid())  # noqa: PTH115  Path.readlink is slower
     except OSError:
         return False
 
@@ -43,7 +43,7 @@ def children() -> set[int]:
         return set()
     me = os.getpid()
     try:
-        return {int(pid) for pid in (PROC / f"{me}/task/{me}/children").read_bytes().split()}
+        return {int(pid) for pid in _bytes(f"{PROC}/{me}/task/{me}/children").split()}
     except OSError:  # the kernel was built without CONFIG_PROC_CHILDREN
         return {seen.pid for seen in processes() if seen.parent == me}
 
@@ -88,7 +88,7 @@ def signals(pid: int) -> Signals | None:
 def opened(pid: int, descriptor: int | str) -> str:
     """What that descriptor of it is, as `pipe:[4711]`; empty if it isn't there, or none of our business."""
     try:
-        return os.readlink(PROC / str(pid) / "fd" / str(descriptor))  # noqa: PTH115  no path
+        return os.readlink(f"{PROC}/{pid}/fd/{descriptor}")  # noqa: PTH115  no path
     except OSError:
         return ""
 
@@ -96,7 +96,7 @@ def opened(pid: int, descriptor: int | str) -> str:
 def holds(pid: int, what: str) -> bool:
     """Whether one of its descriptors is that, as `opened` has it."""
     try:
-        descriptors = os.listdir(PROC / str(pid) / "fd")  # noqa: PTH208  names are enough
+        descriptors = os.listdir(f"{PROC}/{pid}/fd")  # noqa: PTH208  names are enough
     except OSError:
         return False
     return what != "" and any(opened(pid, descriptor) == what for descriptor in descriptors)
@@ -104,6 +104,11 @@ def holds(pid: int, what: str) -> bool:
 
 def _read(pid: int, name: str) -> bytes:
     try:
-        return (PROC / str(pid) / name).read_bytes()
+        return _bytes(f"{PROC}/{pid}/{name}")
     except OSError:
         return b""
+
+
+def _bytes(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  see PROC
+        return file.read()

@@ -41,7 +41,7 @@ def name_of(path: str | Path, store: Path) -> str:
     return str(absolute.relative_to(store) if absolute.is_relative_to(store) else absolute)
 
 
-def is_abandoned(path: Path) -> bool:
+def is_abandoned(path: str | Path) -> bool:
     """Whether nobody holds the lock on a claim file.
 
     The probe holds the lock for an instant itself: whoever takes such a lock without waiting tries again.

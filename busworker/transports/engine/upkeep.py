@@ -6,6 +6,7 @@ write lock is taken only if there is something to do.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -37,13 +38,14 @@ def abandoned(database: Database, store: Path, queues: Iterable[str] | None) -> 
     """
     if queues is None:
         names = [text(row[0]) for row in database.read("SELECT path FROM claimer")]
-        return [name for name in names if claimfile.is_ours(name) and claimfile.is_abandoned(store / name)]
+        return [name for name in names if claimfile.is_ours(name) and claimfile.is_abandoned(_path(store, name))]
     query = (
         "SELECT path FROM claimer WHERE id IN (SELECT claimer FROM claimed WHERE queue = "
         "(SELECT id FROM queue WHERE name = ?))"
     )
     found = {text(row[0]) for queue in queues for row in database.read(query, (queue,))}
-    return [name for name in sorted(found) if not claimfile.is_ours(name) and claimfile.is_abandoned(store / name)]
+    foreign = sorted(name for name in found if not claimfile.is_ours(name))
+    return [name for name in foreign if claimfile.is_abandoned(_path(store, name))]
 
 
 def release(tx: Transaction, store: Path, name: str) -> None:
@@ -56,7 +58,7 @@ def release(tx: Transaction, store: Path, name: str) -> None:
 def deaf(database: Database, store: Path) -> list[str]:
     """Names of FIFOs that nobody reads any more."""
     names = [text(row[0]) for row in database.read("SELECT DISTINCT fifo FROM listener")]
-    return [name for name in names if wakeup.is_dead(store / name)]
+    return [name for name in names if wakeup.is_dead(_path(store, name))]
 
 
 def forget_listener(tx: Transaction, store: Path, fifo: str) -> None:
@@ -65,6 +67,11 @@ def forget_listener(tx: Transaction, store: Path, fifo: str) -> None:
     for row in rows:
         delete_if_unused(tx, integer(row[0]))
     (store / fifo).unlink(missing_ok=True)
+
+
+def _path(store: Path, name: str) -> str:
+    """Of a claim file or FIFO; one that lies elsewhere is known by its whole path."""
+    return os.path.join(store, name)  # noqa: PTH118  pathlib would intern the parts each time
 
 
 def remove_strays(database: Database, store: Path) -> None:

@@ -60,15 +60,15 @@ class Fifo:
 def wake(store: Path, names: Iterable[str]) -> None:
     """Writes a byte into each FIFO; never waits, never fails."""
     for name in names:
-        _write(store / name, b"\0")
+        _write(f"{store}/{name}", b"\0")  # no Path: pathlib would intern its parts each time
 
 
-def is_dead(path: Path) -> bool:
+def is_dead(path: str | Path) -> bool:
     """Whether nobody reads a FIFO: its process has died."""
     return not _write(path, b"")
 
 
-def _write(path: Path, data: bytes) -> bool:
+def _write(path: str | Path, data: bytes) -> bool:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
