@@ -1,14 +1,15 @@
 """Whether a service under load stays as it is: memory and descriptors of its supervisor and consumers over minutes.
 
-    python contrib/benchmarks/steady.py [--minutes 10] [--rate 300] [--every 5] [--bound 2560] [--folder /var/tmp]
+    python contrib/benchmarks/steady.py [--minutes 10] [--rate 300] [--every 5] [--bound 1024] [--folder /var/tmp]
         [--samples FILE]
 
 A service with two channels handles what this program publishes. Most handlers take a millisecond and publish an
 event for the other channel; one in a hundred raises and is retried or becomes a dead letter, one in five hundred ends
 its process. The first tenth of the time is not judged: caches fill. Exit 1: a process was replaced or has more
 descriptors, or its memory grew by more than the bound (KiB) from the first quarter to the last, in their medians.
-Memory is the anonymous part of PSS (Linux): libraries are shared with other programs, which come and go. The bound
-leaves room for the page cache of SQLite, which fills up to 2 MiB when a backlog has been large.
+What is judged is a process's anonymous memory (Linux), shared with its relatives or not. PSS and USS are shown too, but
+grow without anything being allocated: when one of two processes writes into a page that they have shared since the
+fork, both have one of their own. The bound leaves room for SQLite's page cache, which fills up with the first backlog.
 """
 
 from __future__ import annotations
@@ -59,10 +60,13 @@ def deliver(number: int) -> None:
 
 
 class Sample(NamedTuple):
-    """What one process has at one time."""
+    """What one process has at one time; memory in KiB."""
 
     at: float
-    memory: int  # KiB
+    anonymous: int
+    rss: int
+    pss: int
+    uss: int
     descriptors: int
 
 
@@ -91,10 +95,15 @@ class Service:
     def sample(self) -> None:
         """Takes a sample of each."""
         for name, pid in self.members().items():
-            rollup = dict(line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
             descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-            memory = int(rollup["Pss_Anon"].split()[0])
-            self.samples[name].append(Sample(time.monotonic() - self._began, memory, descriptors))
+            self.samples[name].append(Sample(time.monotonic() - self._began, *memory(pid), descriptors))
+
+
+def memory(pid: int) -> tuple[int, int, int, int]:
+    """Anonymous memory, RSS, PSS and USS of a process, in KiB (proc(5), /proc/pid/smaps)."""
+    lines = (line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    kib = {name: int(value.split()[0]) for name, value in lines}
+    return kib["Anonymous"], kib["Rss"], kib["Pss"], kib["Private_Clean"] + kib["Private_Dirty"]
 
 
 @contextmanager
@@ -135,27 +144,31 @@ def load(service: Service, seconds: float, rate: float, every: float) -> int:
 
 def slope(samples: list[Sample]) -> float:
     """KiB a minute, by least squares."""
-    line = statistics.linear_regression([one.at / 60 for one in samples], [one.memory for one in samples])
-    return line.slope
+    return statistics.linear_regression([one.at / 60 for one in samples], [one.anonymous for one in samples]).slope
 
 
-def judge(name: str, samples: list[Sample], bound: int) -> bool:
-    """Prints a line about a process; whether it stayed as it was."""
+def show(name: str, samples: list[Sample]) -> None:
+    """Prints what a process had each minute."""
+    print(f"\n{name}\n{'minute':>8}{'anonymous':>12}{'RSS':>9}{'PSS':>9}{'USS':>9}{'descriptors':>13}")
+    due = samples[0].at
+    for one in samples:
+        if one.at >= due or one is samples[-1]:
+            due += 60
+            print(
+                f"{one.at / 60:>8.1f}{one.anonymous:>12,}{one.rss:>9,}{one.pss:>9,}{one.uss:>9,}{one.descriptors:>13}"
+            )
+
+
+def judge(samples: list[Sample], bound: int) -> bool:
+    """Prints how a process's memory went; whether it stayed as it was."""
     judged = samples[len(samples) // 10 :]
     quarter = max(1, len(judged) // 4)
-    shown = [samples[0], judged[0], samples[len(samples) // 2], samples[-1]]
-    print(f"{name:40}", *(f"{one.memory:>7} {one.descriptors:>3}" for one in shown), f"{slope(judged):>9.1f}", sep="  ")
-    grown = _median(judged[-quarter:], 1) - _median(judged[:quarter], 1)
-    opened = _median(judged[-quarter:], 2) - _median(judged[:quarter], 2)
-    if grown > bound:
-        print(f"  its memory grew by {grown:.0f} KiB")
-    if opened > 0:
-        print(f"  {opened:g} more descriptors")
+    first, last = judged[:quarter], judged[-quarter:]
+    grown = statistics.median(one.anonymous for one in last) - statistics.median(one.anonymous for one in first)
+    opened = statistics.median(one.descriptors for one in last) - statistics.median(one.descriptors for one in first)
+    print(f"  from the first quarter to the last: {grown:+.0f} KiB, {opened:+g} descriptors", end="; ")
+    print(f"{slope(judged):+.1f} KiB/minute")
     return grown <= bound and opened <= 0
-
-
-def _median(samples: list[Sample], field: int) -> float:
-    return statistics.median(one[field] for one in samples)
 
 
 def main() -> int:
@@ -163,7 +176,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option, default in (("--minutes", 10.0), ("--rate", 300.0), ("--every", 5.0)):
         parser.add_argument(option, type=float, default=default)
-    parser.add_argument("--bound", type=int, default=2560)
+    parser.add_argument("--bound", type=int, default=1024)
     parser.add_argument("--folder")
     parser.add_argument("--samples", type=Path, help="a file that gets all of them")
     given = parser.parse_args()
@@ -173,12 +186,14 @@ def main() -> int:
             bus.close()
         log = (Path(folder) / "log").read_text()
     print(f"{published} published in {given.minutes:g} minutes; {log.count(' died, pid')} workers died", end="; ")
-    print(f"{log.count(': dead: ')} dead letters; KiB of memory and descriptors at")
-    print(" " * 40, *(f"{at:>11}" for at in ("start", "a tenth", "half", "the end")), "KiB/minute", sep="  ")
-    steady = [judge(name, samples, given.bound) for name, samples in service.samples.items()]
+    print(f"{log.count(': dead: ')} dead letters; memory in KiB")
+    steady: list[bool] = []
+    for name, samples in service.samples.items():
+        show(name, samples)
+        steady.append(judge(samples, given.bound))
     if given.samples:
-        rows = (f"{name},{at:.1f},{kib},{fds}\n" for name, all_ in service.samples.items() for at, kib, fds in all_)
-        given.samples.write_text("".join(rows))
+        rows = (",".join((name, *map(str, one))) for name, samples in service.samples.items() for one in samples)
+        given.samples.write_text("\n".join(rows))
     return 0 if all(steady) and len(steady) == 1 + 2 else 1
 
 
