@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -92,7 +93,7 @@ def test_a_handler_that_writes_without_end_holds_up_nobody(shop: Stage) -> None:
 def test_a_log_that_nobody_reads_holds_up_nobody(shop: Stage) -> None:
     reading, writing = os.pipe()
     process = subprocess.Popen(
-        ["busworker", "start", "shop", "--log-level", "debug"],
+        [sys.executable, "-m", "busworker", "start", "shop", "--log-level", "debug"],
         cwd=shop.home.path,
         env=shop.home.env,
         stderr=writing,
