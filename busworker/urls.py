@@ -28,6 +28,19 @@ def hide_password(text: str) -> str:
     return _PARAMETER.sub(r"\1***", text)
 
 
+def shown(url: str) -> str:
+    """A broker's URL without its password, even if what is special in it isn't written as %-codes.
+
+    As `hide_password`, but all of it is one URL: a space, a `;`, a `/` or a `#` doesn't end the password, the last `@`
+    does.
+    """
+    head, at, host = url.rpartition("@")
+    scheme, slashes, user = head.partition("://")
+    if not (at and slashes and ":" in user):
+        return hide_password(url)
+    return hide_password(f"{scheme}://{user.partition(':')[0]}:***@{host}")
+
+
 def bus_identity(url: str) -> str:
     """A text that is the same for URLs of one bus, without user, password and options.
 

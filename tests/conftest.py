@@ -102,6 +102,12 @@ def amqp_url(rabbitmq: RabbitMQ) -> str:
 
 
 @pytest.fixture
+def amqps_url(rabbitmq: RabbitMQ) -> str:
+    """The same by TLS: its options name the node's authority and a client's certificate, without which it refuses."""
+    return rabbitmq.new_tls_vhost()
+
+
+@pytest.fixture
 def own_rabbitmq(home: Home) -> Iterator[Node]:
     """A RabbitMQ node for this test alone, which may stop, pause and kill it. A boot takes about 6 s."""
     with _or_skipped():

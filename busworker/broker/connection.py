@@ -8,12 +8,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import amqp.exceptions as refused
 import kombu
 from kombu.exceptions import KombuError
 
+from busworker.broker import tls
 from busworker.brokers import EMBEDDED, Broker
 from busworker.errors import BrokerUnavailable, ConfigurationError, TopologyMismatch
 from busworker.transports.engine import location
@@ -42,8 +42,13 @@ def connect(
     """
     with translated(broker):
         connection = _made(broker, claim_file, timeout, HEARTBEAT if heartbeats else 0)
-        # `connect` pauses 2 s before a second try; our callers choose their own pauses.
-        connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        try:
+            # `connect` pauses 2 s before a second try; our callers choose their own pauses.
+            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        except OSError as error:
+            if not tls.explained(broker, error) and (why := tls.suspicion(broker, error)):
+                raise BrokerUnavailable(f"broker {broker} can't be used: {_said(error)}{why}") from error
+            raise
         return connection
 
 
@@ -54,7 +59,8 @@ def translated(broker: Broker) -> Generator[None, None, None]:
         yield
     except refused.AccessRefused as error:
         raise ConfigurationError(
-            f"broker {broker} refuses us: {_said(error)}; check user, password and rights"
+            f"broker {broker} refuses us: {_said(error)}; check user, password (what is special in it as %-codes) and "
+            "rights"
         ) from error
     except refused.NotAllowed as error:
         raise ConfigurationError(f"broker {broker} refuses us: {_said(error)}; check the virtual host") from error
@@ -64,6 +70,8 @@ def translated(broker: Broker) -> Generator[None, None, None]:
         ) from error
     except (refused.AMQPError, KombuError, OSError, AttributeError) as error:
         # py-amqp sometimes raises AttributeError when a connection is lost (kombu/transport/pyamqp.py says so).
+        if (final := tls.explained(broker, error)) is not None:
+            raise ConfigurationError(final) from error
         raise BrokerUnavailable(f"broker {broker} can't be used: {_said(error)}") from error
 
 
@@ -88,11 +96,16 @@ def _made(broker: Broker, claim_file: str | None, timeout: float, heartbeat: int
     if broker.embedded:
         options = {} if claim_file is None else {"claim_file": claim_file}
         return kombu.Connection(broker.url, transport=EMBEDDED[broker.scheme], transport_options=options)
-    # Without a name to compare, py-amqp takes any certificate of a known authority for the broker's.
-    tls: Any = {"server_hostname": urlsplit(broker.url).hostname} if broker.scheme == "amqps" else False
     connect_timeout: Any = timeout  # kombu says int, and means float too
+    with_tls: Any = tls.options(broker) or False  # it says bool
     return kombu.Connection(
-        broker.url, transport=AMQP_TRANSPORT, connect_timeout=connect_timeout, ssl=tls, heartbeat=heartbeat
+        broker.url,
+        transport=AMQP_TRANSPORT,
+        connect_timeout=connect_timeout,
+        heartbeat=heartbeat,
+        # Named, because py-amqp takes EXTERNAL wherever the broker offers it, and then ignores user and password.
+        login_method="EXTERNAL" if broker.external else "PLAIN",
+        ssl=with_tls,
     )
 
 

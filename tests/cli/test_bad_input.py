@@ -184,6 +184,13 @@ def test_a_broker_that_cannot_be_is_78_before_anything_is_done(
     assert list(home.state.iterdir()) == []
 
 
+@pytest.mark.parametrize("args", ["publish sold 1", "dead list unrouted"])
+def test_a_file_of_tls_that_cannot_be_read_is_named(command: Command, args: str) -> None:
+    done = command.run(*args.split(), "--broker", "amqps://u:secret@localhost/?cacertfile=/no/ca.pem")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "broker amqps://u:***@localhost/: cacertfile '/no/ca.pem' can't be read" in one_line(done.stderr)
+
+
 @pytest.mark.parametrize("args", ["start app", "publish sold 1", "status", "dead list"])
 def test_an_empty_option_is_named(command: Command, home: Home, args: str) -> None:
     home.write("app.py", GOOD)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+from tests.support.certificates import Certificates
 from tests.support.waiting import wait_until
 
 BIN = Path("/usr/lib/rabbitmq/bin")
@@ -19,10 +20,25 @@ HOST = "127.0.0.1"
 BOOT = 60.0
 STOP = 30.0
 # Without the management plugin, virtual hosts come from RabbitMQ's own functions: many cost as little as one.
+TLS = """
+listeners.ssl.1 = 127.0.0.1:{port}
+ssl_options.cacertfile = {folder}/ca.pem
+ssl_options.certfile = {folder}/server.pem
+ssl_options.keyfile = {folder}/server.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+ssl_cert_login_from = common_name
+auth_mechanisms.1 = PLAIN
+auth_mechanisms.2 = AMQPLAIN
+auth_mechanisms.3 = EXTERNAL
+"""
 ADD_VHOSTS = """[begin
     rabbit_vhost:add(Name, <<"tests">>),
     rabbit_auth_backend_internal:set_permissions(<<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
 end || Name <- [{names}]]."""
+ADD_USER = """
+    rabbit_auth_backend_internal:add_user({name}, {password}, <<"tests">>),
+    rabbit_auth_backend_internal:set_permissions({name}, {vhost}, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)."""
 
 
 class Missing(Exception):
@@ -51,21 +67,33 @@ class Node:
 
     Args:
         folder: where it keeps everything; made if absent.
+        certificates: with them it listens for TLS too. A client must show a certificate there, which may also say
+            who it is (SASL EXTERNAL).
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificates: Certificates | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.port, self._dist_port, self._epmd_port = free_ports(3)
+        self.certificates = certificates
+        self.port, self.tls_port, self._dist_port, self._epmd_port = free_ports(4)
         self.name = f"bw{self.port}@localhost"
-        (folder / "enabled_plugins").write_text("[].\n")
-        (folder / "rabbitmq.conf").write_text("disk_free_limit.absolute = 1MB\n")
+        plugins = "rabbitmq_auth_mechanism_ssl" if certificates else ""
+        (folder / "enabled_plugins").write_text(f"[{plugins}].\n")
+        tls = TLS.format(port=self.tls_port, folder=certificates.folder) if certificates else ""
+        (folder / "rabbitmq.conf").write_text(f"disk_free_limit.absolute = 1MB\n{tls}")
         self._epmd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
     def url(self, vhost: str = "") -> str:
         """For kombu: `amqp://…`, of the virtual host, or of the default one."""
         return f"amqp://guest:guest@{HOST}:{self.port}/{vhost}"
+
+    def tls_url(self, vhost: str = "") -> str:
+        """For busworker: `amqps://…`, with the authority and the client's certificate; kombu knows no such options."""
+        assert self.certificates is not None, "the node has no certificates"
+        ca, certificate, key = self.certificates.client
+        options = f"cacertfile={ca}&certfile={certificate}&keyfile={key}"
+        return f"amqps://guest:guest@localhost:{self.tls_port}/{vhost}?{options}"
 
     @property
     def pid(self) -> int:
@@ -104,7 +132,12 @@ class Node:
 
     def add_vhosts(self, *names: str) -> None:
         """Makes virtual hosts, all open to guest. About 0.7 s, however many."""
-        self.ctl("eval", ADD_VHOSTS.format(names=", ".join(f'<<"{name}">>' for name in names)))
+        self.ctl("eval", ADD_VHOSTS.format(names=", ".join(map(_binary, names))))
+
+    def add_user(self, name: str, password: str, vhost: str) -> None:
+        """Makes a user who may do everything in a virtual host. About 0.7 s."""
+        names = {"name": _binary(name), "password": _binary(password), "vhost": _binary(vhost)}
+        self.ctl("eval", ADD_USER.format(**names))
 
     def ctl(self, *args: str) -> str:
         """What `rabbitmqctl` says. About 0.5 s."""
@@ -186,6 +219,11 @@ def free_ports(number: int) -> list[int]:
             probe.bind((HOST, port))
             found.append(port)
     return found
+
+
+def _binary(text: str) -> str:
+    """A text as an Erlang binary of its UTF-8 bytes."""
+    return f"<<{','.join(map(str, text.encode()))}>>"
 
 
 def _answers(port: int) -> bool:

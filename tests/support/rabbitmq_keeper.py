@@ -15,13 +15,19 @@ import subprocess
 import sys
 from collections import deque
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 
+from tests.support.certificates import Certificates
 from tests.support.rabbitmq import Missing, Node, ensure_installed
 from tests.support.waiting import wait_until
 
 BATCH = 16
+ODD = "ä/b%2F@:#;? +&=[é]'\"\\{number}"
+"""A name of what a URL must write as %-codes."""
+SECRET = "SECRET"
+"""The end of an odd user's password."""
 PATIENCE = 110.0
 """Seconds for an answer: RabbitMQ may have to be installed and booted."""
 
@@ -72,6 +78,19 @@ class RabbitMQ:
         """The URL of a virtual host that nobody else uses. It goes with the node."""
         return self._ask("vhost")
 
+    def new_odd_vhost(self) -> str:
+        """The same with names of odd characters, and a user and a password of that kind."""
+        return self._ask("odd")
+
+    def new_tls_vhost(self) -> str:
+        """The same by `amqps://`, with certificates; for busworker, not for kombu."""
+        return self._ask("tls")
+
+    @property
+    def certificates(self) -> Certificates:
+        """Those of the node."""
+        return Certificates(self._folder / "tls")
+
     def _ask(self, wish: str) -> str:
         wait_until((self._folder / "socket").exists, PATIENCE, "the keeper of RabbitMQ listens")
         with socket.socket(socket.AF_UNIX) as connection:
@@ -102,7 +121,15 @@ class _Desk:
         except Missing as missing:
             (self._folder / "missing").write_text(str(missing))
             return f"missing {missing}"
-        return f"ok {node.url() if wish == 'base' else node.url(self._vhost(node))}"
+        match wish:
+            case "base":
+                return f"ok {node.url()}"
+            case "odd":
+                return f"ok {self._odd(node)}"
+            case "tls":
+                return f"ok {node.tls_url(self._vhost(node))}"
+            case _:
+                return f"ok {node.url(self._vhost(node))}"
 
     def close(self) -> None:
         if self._node is not None:
@@ -111,7 +138,7 @@ class _Desk:
     def _started(self) -> Node:
         if self._node is None:
             ensure_installed()
-            self._node = Node(self._folder / "rabbitmq")
+            self._node = Node(self._folder / "rabbitmq", Certificates.make(self._folder / "tls"))
             self._node.start()
         return self._node
 
@@ -121,6 +148,14 @@ class _Desk:
             self._made += BATCH
             node.add_vhosts(*self._ready)
         return self._ready.popleft()
+
+    def _odd(self, node: Node) -> str:
+        self._made += 1
+        name = ODD.format(number=self._made)
+        node.add_vhosts(name)
+        node.add_user(name, name + SECRET, name)
+        code = quote(name, safe="")
+        return node.url(code).replace("guest:guest", f"{code}:{code}{SECRET}")
 
 
 def main(folder: Path) -> None:
