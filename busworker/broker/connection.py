@@ -15,7 +15,7 @@ from kombu.exceptions import KombuError
 
 from busworker.broker import tls
 from busworker.brokers import EMBEDDED, Broker
-from busworker.errors import BrokerUnavailable, ConfigurationError, TopologyMismatch
+from busworker.errors import BrokerUnavailable, ConfigurationError
 from busworker.transports.engine import location
 
 AMQP_TRANSPORT = "busworker.transports.amqp:AmqpTransport"
@@ -64,12 +64,9 @@ def translated(broker: Broker) -> Generator[None, None, None]:
         ) from error
     except refused.NotAllowed as error:
         raise ConfigurationError(f"broker {broker} refuses us: {_said(error)}; check the virtual host") from error
-    except refused.PreconditionFailed as error:
-        raise TopologyMismatch(
-            f"broker {broker}: {_said(error)}; remove that queue or exchange once it is empty"
-        ) from error
     except (refused.AMQPError, KombuError, OSError, AttributeError) as error:
         # py-amqp sometimes raises AttributeError when a connection is lost (kombu/transport/pyamqp.py says so).
+        # PRECONDITION_FAILED is here too: what declaring raises, the declarer has told apart (mismatch.py).
         if (final := tls.explained(broker, error)) is not None:
             raise ConfigurationError(final) from error
         raise BrokerUnavailable(f"broker {broker} can't be used: {_said(error)}") from error

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from busworker.broker import topology
+from amqp.exceptions import PreconditionFailed
+
+from busworker.broker import mismatch, topology
+from busworker.broker.mismatch import Mismatch
+from busworker.errors import TopologyMismatch
+
+KEPT: dict[str, Any] = {"durable": True, "auto_delete": False}
 
 
 class Declarer:
     """What a session declares.
 
     Args:
-        kombu_channel: where.
+        kombu_channel: where; on AMQP only its connection is used. A refused declaration closes its channel (AMQP 0-9-1,
+            2.1.3), so each gets another one: the session's own, with its open confirms, stays.
         flavour: what differs between brokers.
+
+    Raises:
+        TopologyMismatch: by every method, if something exists with other arguments. The session can go on.
     """
 
     def __init__(self, kombu_channel: Any, flavour: topology.Flavour) -> None:
-        self._channel = kombu_channel
+        self._session_channel = kombu_channel
+        self._own_channel: Any = None
         self._flavour = flavour
         self._declared: set[str] = set()
         self._retries: set[int] = set()
@@ -63,13 +75,50 @@ class Declarer:
             self._declared.add(queue.name)
 
     def _exchange(self, exchange: topology.Exchange) -> None:
-        self._channel.exchange_declare(
-            exchange.name, exchange.type, durable=True, auto_delete=False, arguments=exchange.arguments or None
-        )
+        try:
+            self._channel().exchange_declare(exchange.name, exchange.type, arguments=exchange.arguments or None, **KEPT)
+        except PreconditionFailed as error:
+            wanted = {"type": exchange.type, **KEPT, **exchange.arguments}
+            _judge(error, "exchange", exchange.name, wanted)
+            raise
 
     def _queue(self, queue: topology.Queue) -> None:
-        self._channel.queue_declare(
-            queue.name, durable=True, exclusive=False, auto_delete=False, arguments=queue.arguments or None
-        )
+        found = self._differs(queue.name, queue.arguments)
+        if found is not None:
+            self._accept(queue.name, queue.arguments, found)
         for exchange, routing_key in queue.bindings:
-            self._channel.queue_bind(queue.name, exchange, routing_key)
+            self._channel().queue_bind(queue.name, exchange, routing_key)
+
+    def _differs(self, name: str, arguments: Mapping[str, object]) -> Mismatch | None:
+        """Declares a queue; what the broker says if that differs by its delivery limit."""
+        try:
+            self._channel().queue_declare(name, exclusive=False, arguments=dict(arguments) or None, **KEPT)
+        except PreconditionFailed as error:
+            found = mismatch.read(str(error))
+            if found is not None and found.argument == mismatch.DELIVERY_LIMIT and not found.invalid:
+                return found
+            _judge(error, "queue", name, {**KEPT, **arguments})
+            raise
+        return None
+
+    def _accept(self, name: str, arguments: Mapping[str, object], found: Mismatch) -> None:
+        """Takes a queue with the delivery limit it has: RabbitMQ's default differs by version, an operator's counts."""
+        theirs = mismatch.without_limit(arguments, found)
+        if theirs is None or self._differs(name, theirs) is not None:
+            # The text was cut before the limit; what else differs can't be told then.
+            self._channel().queue_declare(name, passive=True)
+
+    def _channel(self) -> Any:
+        """An open channel to declare on."""
+        if self._flavour.queue_type is None:
+            return self._session_channel
+        if self._own_channel is None or not self._own_channel.is_open:
+            self._own_channel = self._session_channel.connection.channel()
+        return self._own_channel
+
+
+def _judge(error: PreconditionFailed, kind: str, name: str, wanted: Mapping[str, object]) -> None:
+    """Raises our error if the declaration was refused; else the channel ended for another reason just then."""
+    found = mismatch.read(str(error))
+    if found is not None:
+        raise TopologyMismatch(mismatch.explain(kind, name, wanted, found)) from error

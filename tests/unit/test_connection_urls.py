@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from busworker.broker import connection
 from busworker.broker.connection import translated
 from busworker.brokers import AMQP, EMBEDDED, HEARTBEAT, OPTIONS, Broker, Tls, parse
-from busworker.errors import BrokerUnavailable, ConfigurationError, TopologyMismatch
+from busworker.errors import BrokerUnavailable, ConfigurationError
 from busworker.urls import bus_identity, hide_password, shown
 from tests.support.certificates import Certificates
 
@@ -269,7 +269,7 @@ def test_a_file_of_tls_that_is_wrong_is_named(query: str, said: str, certificate
     [
         (refused.AccessRefused("no"), ConfigurationError),
         (refused.NotAllowed("no"), ConfigurationError),
-        (refused.PreconditionFailed("inequivalent arg"), TopologyMismatch),
+        (refused.PreconditionFailed("delivery acknowledgement on channel 1 timed out"), BrokerUnavailable),
         (refused.ConnectionForced("shut down"), BrokerUnavailable),
         (OperationalError("no"), BrokerUnavailable),
         (ConnectionRefusedError(111, "refused"), BrokerUnavailable),
