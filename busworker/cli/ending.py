@@ -24,7 +24,7 @@ from busworker.errors import (
 )
 from busworker.ipc.control import Refused
 from busworker.plain import escaped, told
-from busworker.urls import hide_password
+from busworker.urls import hide_password, shown
 
 log = logging.getLogger("busworker.cli")
 
@@ -68,6 +68,8 @@ def run(args: Sequence[str] | None) -> int:
     Returns:
         Its exit code; whatever went wrong is told in one line on stderr.
     """
+    if args is None:
+        _hide_arguments(sys.argv[1:])
     _log_early()
     try:
         code = _ended(args)
@@ -77,6 +79,15 @@ def run(args: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return code
+
+
+def _hide_arguments(arguments: list[str]) -> None:
+    """Hides the password of `--broker URL` from `ps`, which shows all users what a process was started with."""
+    hidden = [shown(argument) for argument in arguments]
+    if hidden != arguments:
+        import setproctitle  # its import costs most commands more than they take
+
+        setproctitle.setproctitle(" ".join(["busworker", *hidden]))
 
 
 def _log_early() -> None:

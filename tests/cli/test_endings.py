@@ -1,10 +1,12 @@
 """How commands end: exit codes, one line on stderr, help texts, and what is not imported."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import click
+import psutil
 import pytest
 
 from busworker import errors
@@ -179,3 +181,14 @@ def test_python_m_is_the_same_command(home: Home) -> None:
     args = [sys.executable, "-m", "busworker", "--version"]
     done = subprocess.run(args, env=home.env, cwd=Path("/"), capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout.startswith("busworker ")
+
+
+def test_the_arguments_of_a_command_show_no_password_to_others(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        url = f"amqp://user:SECRET@127.0.0.1:{silent.getsockname()[1]}"
+        service = command.start("publish", "work", "1", "--broker", url)
+        with silent.accept()[0]:  # it runs, and waits for an answer
+            shown = " ".join(psutil.Process(service.pid).cmdline())
+        service.kill()
+    assert shown.strip() == f"busworker publish work 1 --broker {url.replace('SECRET', '***')}"
