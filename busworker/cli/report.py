@@ -33,6 +33,7 @@ class Channel(msgspec.Struct):
     failed: int | None
     subscriptions: list[str]
     workers: list[Worker]
+    trouble: str | None = None
 
 
 class Status(msgspec.Struct):
@@ -56,6 +57,9 @@ def show(status: Status) -> None:
     click.echo(f"broker {cell(status.broker)}\n")
     heads = ("CHANNEL", "STATE", "WORKERS", "READY", "IN FLIGHT", "WAITING", "DEAD", "PROCESSED", "FAILED")
     print_table(heads, [_channel(channel) for channel in status.channels])
+    for channel in status.channels:
+        if channel.trouble:
+            click.echo(f"\n{cell(channel.name)}: {cell(channel.trouble)}")
     click.echo()
     rows = [_worker(channel, worker) for channel in status.channels for worker in channel.workers]
     print_table(("WORKER", "PID", "STATE", "SINCE", "RSS", "MESSAGE"), rows)

@@ -26,7 +26,6 @@ from busworker.consumer.standing import Standing
 from busworker.consumer.watch import Watch
 from busworker.consumer.watchdog import Watchdog
 from busworker.errors import (
-    BrokerError,
     BrokerUnavailable,
     BusworkerError,
     ConfigurationError,
@@ -264,7 +263,8 @@ class Consumer:
                 self._queues[queue] = index
                 if not self._draining:
                     session.consume(queue, max(1, self._dispatcher.window))
-        except BrokerError:
+            self._settlements.declare(session)
+        except BusworkerError:
             session.close()
             raise
         self._session = session
@@ -278,8 +278,10 @@ class Consumer:
     def _trouble(self, error: BusworkerError, exit_code: int | None) -> None:
         self._standing.failed(error, exit_code)
         self._at_once.trouble = str(error)
-        if self._session is not None and self._session.is_over():
-            self._lose_connection(self._session)
+        session = self._session
+        # One that pushes has to be read all the time, which nobody does while nothing else can go on.
+        if session is not None and (session.is_over() or (exit_code is not None and session.pushes)):
+            self._lose_connection(session)
 
     def _lose_connection(self, session: Session) -> None:
         """What only waited comes again by itself; what is executing or ended is matched with its redelivery."""

@@ -28,6 +28,7 @@ class Settlements:
         self._subscriptions = subscriptions
         self._ended: list[Ended] = []
         self._under_way: dict[int, Concluded] = {}
+        self._delays: set[int] = set()
 
     @property
     def fresh(self) -> bool:
@@ -52,12 +53,20 @@ class Settlements:
         if not self._ended:
             return
         steps = [step(ended, self._subscriptions[ended.held.subscription], now) for ended in self._ended]
-        for delay in {one.delay for one in steps if one.delay}:
-            session.declare_retry(delay)
+        self._delays.update(one.delay for one in steps if one.delay)
+        self.declare(session)
         session.submit([one.item for one in steps])
         for ended, one in zip(self._ended, steps, strict=True):
             self._under_way[one.item.tag] = Concluded(ended, one)
         self._ended = []
+
+    def declare(self, session: Session) -> None:
+        """Declares the retry queues that were needed so far.
+
+        At a reconnect as well: else each would count as a success until one that is refused is needed again.
+        """
+        for delay in self._delays:
+            session.declare_retry(delay)
 
     def concluded(self, tags: list[int]) -> list[Concluded]:
         """Those that the session has settled."""

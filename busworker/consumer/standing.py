@@ -31,6 +31,7 @@ class Standing:
     def __init__(self, supervisor: Link) -> None:
         self._supervisor = supervisor
         self._failures = 0
+        self._told: type[BusworkerError] | None = None
         self._alarm: str | None = None
         self.try_at = 0.0
 
@@ -47,16 +48,21 @@ class Standing:
         """A turn went without an error."""
         if self._failures:
             log.info("the broker works again")
-            self._failures = 0
+            self._failures, self._told = 0, None
             self._supervisor.send(frames.Ready())
         if session.trouble != self._alarm:
             self._alarm = session.trouble
             self._tell_alarm()
 
     def failed(self, error: BusworkerError, exit_code: int | None) -> None:
-        """A try has failed; `exit_code` is that of a service for which trying again is no use."""
-        if not self._failures:
-            log.warning("%s; trying again", error)
+        """A try has failed; `exit_code` is that of a service for which trying again is no use.
+
+        Each kind is told once: one that ends the service may come after one that passes.
+        """
+        if self._told is not type(error):
+            self._told = type(error)
+            if exit_code is None:
+                log.warning("%s; trying again", error)
             self._supervisor.send(frames.Troubled(str(error), exit_code))
         pause = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
         self.try_at = time.monotonic() + pause * random.uniform(0.5, 1.0)

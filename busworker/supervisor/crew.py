@@ -270,8 +270,10 @@ class Crew:
         if consumer is None:
             return
         consumer.ready, consumer.trouble = False, error
-        if exit_code is not None and not self.pool.ever_ready:
-            log.error("%s can't go on: %s", self.name, error)
+        if exit_code is None:
+            return
+        log.error("%s can't go on: %s", self.name, error)
+        if not self.pool.ever_ready:  # else what it needs was taken away meanwhile: it tries on
             self._service.fail(exit_code, time.monotonic())
 
     def _finishing(self, done: frames.WorkerDone) -> None:

@@ -67,6 +67,7 @@ def _channel(orders: Orders, spec: ChannelSpec, service: Service, told: CountsTo
     return {
         "name": spec.name,
         "state": pool_state(pool, stopping=service.stop is not None),
+        "trouble": None if pool.consumer is None else pool.consumer.trouble or None,
         "processes": pool.desired,
         **(UNKNOWN if told is None else _counts(told)),
         "processed": processed,

@@ -24,7 +24,7 @@ def note(event): pass
 """
 STATUS_KEYS = ["service", "instance", "broker", "state", "pid", "started_at", "channels"]
 CHANNEL_KEYS = [
-    *("name", "state", "processes", "ready", "in_flight", "waiting"),
+    *("name", "state", "trouble", "processes", "ready", "in_flight", "waiting"),
     *("dead", "processed", "failed", "subscriptions", "workers"),
 ]
 

@@ -1,16 +1,26 @@
-"""A TCP proxy that can fall silent: a broker that is there and doesn't answer."""
+"""A TCP proxy that can cut connections, or fall silent: a broker that is there and doesn't answer."""
 
 import contextlib
 import socket
 import threading
+import time
 
 
 class Proxy:
-    """Forwards connections to a port of this machine."""
+    """Forwards connections to a port of this machine.
 
-    def __init__(self, port: int) -> None:
+    Args:
+        port: that one.
+        listen: the port to listen on; 0 is any that is free.
+
+    Attributes:
+        accepted_at: the monotonic time of the last new connection.
+    """
+
+    def __init__(self, port: int, listen: int = 0) -> None:
         self._target = port
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.accepted_at = 0.0
+        self._listening = socket.create_server(("127.0.0.1", listen))
         self.port: int = self._listening.getsockname()[1]
         self._forwarding = threading.Event()
         self._forwarding.set()
@@ -21,6 +31,12 @@ class Proxy:
     def fall_silent(self) -> None:
         """From now on takes everything, and passes nothing on."""
         self._forwarding.clear()
+
+    def cut(self) -> None:
+        """Cuts all connections; new ones are taken."""
+        for one in self._sockets[:]:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Cuts all connections."""
@@ -36,6 +52,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listening.accept()
+                self.accepted_at = time.monotonic()
                 far = socket.create_connection(("127.0.0.1", self._target))
                 self._sockets += (near, far)
                 self._start(self._pass_on, near, far)
