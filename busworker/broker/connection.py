@@ -19,7 +19,6 @@ from busworker.errors import BrokerUnavailable, ConfigurationError
 from busworker.transports.engine import location
 
 AMQP_TRANSPORT = "busworker.transports.amqp:AmqpTransport"
-HEARTBEAT = 20
 CONNECT_TIMEOUT = 5
 FINAL = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG})
 """What making a folder says that doesn't go away by itself (mkdir(2))."""
@@ -34,14 +33,14 @@ def connect(
         broker: which.
         claim_file: on the engine, what claims are tied to.
         timeout: seconds.
-        heartbeats: whether the other side may expect them.
+        heartbeats: whether the other side may expect them, as the URL says; whoever asks for them must send them too.
 
     Raises:
         BrokerUnavailable: it can't be had now.
         ConfigurationError: the broker refuses us for good (credentials, virtual host).
     """
     with translated(broker):
-        connection = _made(broker, claim_file, timeout, HEARTBEAT if heartbeats else 0)
+        connection = _made(broker, claim_file, timeout, heartbeats=heartbeats)
         try:
             # `connect` pauses 2 s before a second try; our callers choose their own pauses.
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
@@ -89,7 +88,7 @@ def is_final(broker: Broker, error: BaseException) -> bool:
             return False
 
 
-def _made(broker: Broker, claim_file: str | None, timeout: float, heartbeat: int = 0) -> kombu.Connection:
+def _made(broker: Broker, claim_file: str | None, timeout: float, *, heartbeats: bool = False) -> kombu.Connection:
     if broker.embedded:
         options = {} if claim_file is None else {"claim_file": claim_file}
         return kombu.Connection(broker.url, transport=EMBEDDED[broker.scheme], transport_options=options)
@@ -99,7 +98,7 @@ def _made(broker: Broker, claim_file: str | None, timeout: float, heartbeat: int
         broker.url,
         transport=AMQP_TRANSPORT,
         connect_timeout=connect_timeout,
-        heartbeat=heartbeat,
+        heartbeat=broker.heartbeat if heartbeats else 0,
         # Named, because py-amqp takes EXTERNAL wherever the broker offers it, and then ignores user and password.
         login_method="EXTERNAL" if broker.external else "PLAIN",
         ssl=with_tls,

@@ -214,6 +214,13 @@ def test_the_default_virtual_host_has_several_spellings(path: str) -> None:
     assert bus_identity(f"amqp://h{path}") == "amqp://h:5672//"
 
 
+@pytest.mark.parametrize(("url", "seconds"), [("amqp://h", HEARTBEAT), ("amqps://h?heartbeat=7", 7)])
+def test_heartbeats_are_asked_for_by_who_sends_them(url: str, seconds: int) -> None:
+    for heartbeats, asked in ((True, seconds), (False, 0)):
+        with connection._made(parse(url)[0], None, 1.0, heartbeats=heartbeats) as made:
+            assert made.heartbeat == asked
+
+
 @pytest.mark.parametrize(
     ("url", "checked"),
     [
@@ -225,7 +232,7 @@ def test_the_default_virtual_host_has_several_spellings(path: str) -> None:
     ],
 )
 def test_with_tls_the_name_of_the_broker_is_checked(url: str, checked: dict[str, object]) -> None:
-    with connection._made(parse(url)[0], None, 1.0, 0) as made:
+    with connection._made(parse(url)[0], None, 1.0) as made:
         assert made.ssl == checked
 
 
@@ -237,7 +244,7 @@ def test_a_client_certificate_replaces_the_password_only_where_that_is_asked_for
 ) -> None:
     both = tmp_path / "both.pem"
     both.write_text(certificates.key("client").read_text() + certificates.certificate("client").read_text())
-    with connection._made(parse(f"amqps://h?certfile={both}{option}")[0], None, 1.0, 0) as made:
+    with connection._made(parse(f"amqps://h?certfile={both}{option}")[0], None, 1.0) as made:
         assert made.login_method == method
         assert made.ssl == {"certfile": str(both), "server_hostname": "h"}
 
