@@ -67,8 +67,7 @@ class AmqpSession(Session):
                 self._channel.confirm_select()
                 self._link.on_confirm = self._confirms.confirmed
                 self._link.on_return = self._returned
-                self._flavour = _flavour(broker, self._link)
-                self._declarer = Declarer(self._channel, self._flavour)
+                self._declarer = Declarer(self._channel, _flavour(broker, self._link))
         except BaseException:
             self.close()
             raise
@@ -85,7 +84,7 @@ class AmqpSession(Session):
             if self._consuming is None:
                 self._consuming = self._connected()
                 # A connection that publishes may be blocked, and what is declared on it would wait.
-                self._declarer = Declarer(self._consuming.channel(), self._flavour)
+                self._declarer.move(self._consuming.channel())
             consumer = Consumer(self._consuming.channel(), queue)
             consumer.start(window)
             self._consumers[consumer.channel_id] = consumer

@@ -34,6 +34,10 @@ class Declarer:
         self._retries: set[int] = set()
         self._works: set[tuple[str, str, str]] = set()
 
+    def move(self, kombu_channel: Any) -> None:
+        """From now on declares on that one's connection."""
+        self._session_channel, self._own_channel = kombu_channel, None
+
     def base(self) -> None:
         """What publishers and consumers need."""
         exchanges, queues = topology.base(self._flavour)
