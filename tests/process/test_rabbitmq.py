@@ -60,15 +60,14 @@ def others(amqp_url: str) -> Iterator[Others]:
 @pytest.fixture
 def proxy(amqp_url: str) -> Iterator[Proxy]:
     """Between the services of a test and the node."""
-    proxy = Proxy(urlsplit(amqp_url).port or 0)
-    yield proxy
-    proxy.close()
+    with Proxy(amqp_url) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-def env(amqp_url: str, proxy: Proxy) -> dict[str, str]:
+def env(proxy: Proxy) -> dict[str, str]:
     """The variables by which services and commands take the way through the proxy."""
-    return {"BUSWORKER_BROKER": amqp_url.replace(f":{urlsplit(amqp_url).port}", f":{proxy.port}")}
+    return {"BUSWORKER_BROKER": proxy.url}
 
 
 def publish(stage: Stage, topic: str, event: str, env: dict[str, str]) -> None:

@@ -62,6 +62,28 @@ def ensure_installed() -> None:
         raise Missing("apt-get install rabbitmq-server failed")
 
 
+class Epmd:
+    """The daemon by which nodes find each other, on a port of its own."""
+
+    def __init__(self) -> None:
+        (self.port,) = free_ports(1)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns once it answers; starting it again does nothing."""
+        if self._process is None:
+            env = {"PATH": os.environ["PATH"], "ERL_EPMD_ADDRESS": HOST}
+            self._process = _run(["epmd", "-port", str(self.port)], env, Path(os.devnull))
+            wait_until(lambda: _answers(self.port), BOOT, "epmd answers")
+
+    def close(self) -> None:
+        """Kills it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
 class Node:
     """One node. It keeps its data and its ports over `stop` or `kill` and `start`, until `close`.
 
@@ -69,20 +91,36 @@ class Node:
         folder: where it keeps everything; made if absent.
         certificates: with them it listens for TLS too. A client must show a certificate there, which may also say
             who it is (SASL EXTERNAL).
+        epmd: shared with other nodes, and closed by whoever has made it; None for one of its own.
+        cookie: the folder of the Erlang cookie, which nodes of a cluster share; None for `folder`.
     """
 
-    def __init__(self, folder: Path, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        certificates: Certificates | None = None,
+        *,
+        epmd: Epmd | None = None,
+        cookie: Path | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.certificates = certificates
-        self.port, self.tls_port, self._dist_port, self._epmd_port = free_ports(4)
+        self._cookie = cookie or folder
+        self.port, self.tls_port, self._dist_port = free_ports(3)
         self.name = f"bw{self.port}@localhost"
+        self._epmd = epmd or Epmd()
+        self._own_epmd = epmd is None
+        self._server: subprocess.Popen[bytes] | None = None
         plugins = "rabbitmq_auth_mechanism_ssl" if certificates else ""
         (folder / "enabled_plugins").write_text(f"[{plugins}].\n")
-        tls = TLS.format(port=self.tls_port, folder=certificates.folder) if certificates else ""
-        (folder / "rabbitmq.conf").write_text(f"disk_free_limit.absolute = 1MB\n{tls}")
-        self._epmd: subprocess.Popen[bytes] | None = None
-        self._server: subprocess.Popen[bytes] | None = None
+        self.configure()
+
+    def configure(self, *lines: str) -> None:
+        """Writes the node's rabbitmq.conf, read when it starts."""
+        tls = TLS.format(port=self.tls_port, folder=self.certificates.folder) if self.certificates else ""
+        text = "\n".join(["disk_free_limit.absolute = 1MB", tls, *lines])
+        (self.folder / "rabbitmq.conf").write_text(f"{text}\n")
 
     def url(self, vhost: str = "") -> str:
         """For kombu: `amqp://…`, of the virtual host, or of the default one."""
@@ -108,10 +146,16 @@ class Node:
 
     def start(self) -> None:
         """Returns once it takes connections."""
-        if self._epmd is None:
-            self._epmd = self._run("epmd", "-port", str(self._epmd_port))
-            wait_until(lambda: _answers(self._epmd_port), BOOT, "epmd answers")
-        self._server = self._run(str(BIN / "rabbitmq-server"))
+        self.launch()
+        self.wait_booted()
+
+    def launch(self) -> None:
+        """Starts it, and doesn't wait."""
+        self._epmd.start()
+        self._server = _run([str(BIN / "rabbitmq-server")], self._env(), self._output)
+
+    def wait_booted(self) -> None:
+        """Returns once it takes connections."""
         wait_until(self._booted, BOOT, lambda: f"RabbitMQ boots\n{self._output.read_text()}")
 
     def stop(self) -> None:
@@ -152,10 +196,8 @@ class Node:
             with contextlib.suppress(ProcessLookupError):
                 self.resume()
             self.stop()
-        if self._epmd is not None:
-            self._epmd.kill()
-            self._epmd.wait()
-            self._epmd = None
+        if self._own_epmd:
+            self._epmd.close()
 
     def _end(self, number: signal.Signals) -> None:
         assert self._server is not None, "the node doesn't run"
@@ -176,24 +218,12 @@ class Node:
     def _output(self) -> Path:
         return self.folder / "output"
 
-    def _run(self, *command: str) -> subprocess.Popen[bytes]:
-        with self._output.open("ab") as output:
-            return subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", *command],  # even a killed test run leaves no node
-                env=self._env(),
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-
     def _env(self) -> dict[str, str]:
         foreign = ("RABBITMQ_", "ERL_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return kept | {
-            "HOME": str(self.folder),  # the Erlang cookie
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "HOME": str(self._cookie),  # the Erlang cookie
+            "ERL_EPMD_PORT": str(self._epmd.port),
             "ERL_EPMD_ADDRESS": HOST,
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_PORT": str(self.port),
@@ -208,6 +238,19 @@ class Node:
             # The script then becomes the Erlang VM instead of waiting for it: our signals reach the node.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
+
+
+def _run(command: list[str], env: dict[str, str], output: Path) -> subprocess.Popen[bytes]:
+    with output.open("ab") as told:
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", *command],  # even a killed test run leaves no node
+            env=env,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=told,
+            start_new_session=True,
+        )
 
 
 def free_ports(number: int) -> list[int]:
