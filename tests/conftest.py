@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 from tests.support.command import Command
-from tests.support.embedded import SCHEMES, embedded_url
+from tests.support.embedded import SCHEMES, embedded_url, memory_url
 from tests.support.home import Home
 from tests.support.leftovers import Leftovers
 from tests.support.rabbitmq import Missing, Node, ensure_installed
@@ -60,9 +60,24 @@ def nothing_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def home() -> Iterator[Home]:
+def broker(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The bus of the test's home: its default one, unless the test is marked by `on` (tests/support/transports.py)."""
+    match getattr(request, "param", "filesystem"):
+        case "filesystem":
+            yield ""
+        case "memory":
+            with memory_url() as url:
+                yield url
+        case "classic":
+            yield request.getfixturevalue("amqp_url") + "?queue_type=classic"
+        case _:
+            yield request.getfixturevalue("amqp_url")
+
+
+@pytest.fixture
+def home(broker: str) -> Iterator[Home]:
     """Folders and an environment of the test's own, for the processes it starts."""
-    home = Home.create()
+    home = Home.create(broker)
     yield home
     home.remove()
 
@@ -77,7 +92,7 @@ def command(home: Home) -> Iterator[Command]:
 
 @pytest.fixture
 def stage(command: Command, home: Home) -> Stage:
-    """Services on the home's default bus, whose handlers record what they do."""
+    """Services on the home's bus, whose handlers record what they do."""
     return Stage(command, home)
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import Home, Service, Stage, wait_until
 from tests.support.stage import Line
+from tests.support.transports import EVERYWHERE, on
 
 MESSAGES = 2000
 CHANNELS = ("audit", "welcome")
@@ -78,8 +79,16 @@ while True:
 
 
 @pytest.mark.parametrize(
-    ("targets", "seed"),
-    [(("worker",), 1), (("consumer",), 2), (("supervisor",), 3), (("tree",), 4), (TARGETS, 5), (TARGETS, 6)],
+    ("broker", "targets", "seed"),
+    [
+        *(("filesystem", (target,), seed) for seed, target in enumerate(TARGETS, 1)),
+        ("filesystem", TARGETS, 5),
+        ("memory", TARGETS, 6),
+        ("amqp", ("worker",), 7),
+        ("amqp", TARGETS, 8),
+        ("classic", TARGETS, 9),
+    ],
+    indirect=["broker"],
     ids=lambda given: "-".join(given) if isinstance(given, tuple) else str(given),
 )
 def test_kills_lose_nothing_and_each_cut_execution_is_charged(
@@ -107,6 +116,7 @@ def test_kills_lose_nothing_and_each_cut_execution_is_charged(
     assert service.terminate() == 0
 
 
+@EVERYWHERE
 def test_what_waited_behind_a_killed_consumer_runs_as_soon_as_the_next_one_is_up(stage: Stage) -> None:
     stage.home.write("shop.py", GATED)
     service = stage.start("shop")
@@ -126,6 +136,7 @@ def test_what_waited_behind_a_killed_consumer_runs_as_soon_as_the_next_one_is_up
     assert service.terminate() == 0
 
 
+@on("filesystem", "amqp")
 def test_what_a_killed_publisher_had_confirmed_is_handled(stage: Stage, home: Home) -> None:
     home.write("shop.py", APP)
     script, confirmed = home.write("till.py", PUBLISHER), home.write("confirmed", "")

@@ -2,14 +2,13 @@
 
 import base64
 import gzip
-import json
 import pickle
 from typing import Any
 
-import kombu
 from amqp.basic_message import Message
 
 from tests.support import Stage
+from tests.support.transports import EVERYWHERE
 
 APP = """
 from busworker import Bus, RetryPolicy, Topic
@@ -39,14 +38,13 @@ LOGGED = 2048
 """Bytes of the log that one may take."""
 
 
+@EVERYWHERE
 def test_what_cannot_be_read_is_a_dead_letter_with_its_bytes_and_costs_nothing_else(stage: Stage) -> None:
     stage.home.write("shop.py", APP)
     service = stage.start("shop")
     processes = {member.pid for member in service.tree()}
     logged = len(service.stderr)
-    url, transport = f"filesystem://{stage.home.state}/busworker/bus", "busworker.transports:FilesystemTransport"
-    with kombu.Connection(url, transport=transport) as connection:
-        channel = connection.channel()
+    with stage.kombu() as channel:
         for number, (name, (body, properties)) in enumerate(MALFORMED.items()):
             send(
                 channel,
@@ -77,7 +75,4 @@ def send(channel: Any, body: bytes, properties: dict[str, Any]) -> None:
 
 def exported(stage: Stage) -> dict[str, bytes]:
     """The bodies of the dead letters, by message id."""
-    done = stage.command.run("dead", "export")
-    assert done.returncode == 0, done.stderr
-    letters = [json.loads(line) for line in done.stdout.splitlines()]
-    return {letter["id"]: base64.b64decode(letter["body_base64"]) for letter in letters}
+    return {letter["id"]: base64.b64decode(letter["body_base64"]) for letter in stage.exported()}

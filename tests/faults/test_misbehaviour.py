@@ -16,7 +16,9 @@ GROUPS = sorted({way.group for way in WAYS.values()})
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(
+    ("broker", "group"), [*(("filesystem", group) for group in GROUPS), ("amqp", "tearing")], indirect=["broker"]
+)
 def test_a_handler_hurts_only_its_own_attempt(stage: Stage, group: str) -> None:
     names = sorted(name for name, way in WAYS.items() if way.group == group)
     stage.home.write("evil.py", Path(misbehaving.__file__).read_text())

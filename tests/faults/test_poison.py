@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.support import Service, Stage, alive, wait_until
+from tests.support.transports import EVERYWHERE, on
 
 HEALTHY = 200
 PATIENCE = 60.0
@@ -107,6 +108,7 @@ def three_times(*events: str) -> Counter[tuple[str, int]]:
     return Counter((event, attempt) for event in events for attempt in (1, 2, 3))
 
 
+@EVERYWHERE
 def test_ten_poison_messages_at_the_head_of_the_queue_cost_the_healthy_ones_nothing(stage: Stage) -> None:
     assert shop(stage).terminate() == 0  # its queues are there from now on
     stage.publish("work", *CAUSES, *map(str, range(HEALTHY)))
@@ -121,7 +123,15 @@ def test_ten_poison_messages_at_the_head_of_the_queue_cost_the_healthy_ones_noth
 
 
 @pytest.mark.parametrize(
-    "deeds", ["parent-child-parent", "child-parent-child", "parent-parent-parent", "consumer-parent-consumer"]
+    ("broker", "deeds"),
+    [
+        ("filesystem", "parent-child-parent"),
+        ("filesystem", "child-parent-child"),
+        ("filesystem", "parent-parent-parent"),
+        ("filesystem", "consumer-parent-consumer"),
+        ("amqp", "child-parent-consumer"),
+    ],
+    indirect=["broker"],
 )
 def test_a_message_that_kills_child_and_parent_by_turns_is_executed_three_times(stage: Stage, deeds: str) -> None:
     # Alone: what another worker has just finished is rightly charged when the consumer is killed before it settles.
@@ -145,7 +155,14 @@ def test_a_message_that_kills_child_and_parent_by_turns_is_executed_three_times(
     assert service.terminate() == 0
 
 
-@pytest.mark.parametrize("deed", ["sleep", "busy", "gil", "regex", "swallow", "deaf"])
+@pytest.mark.parametrize(
+    ("broker", "deed"),
+    [
+        *(("filesystem", deed) for deed in ("sleep", "busy", "gil", "regex", "swallow", "deaf")),
+        ("amqp", "gil"),
+    ],
+    indirect=["broker"],
+)
 def test_a_handler_that_hangs_is_ended_whatever_it_does_and_the_other_worker_goes_on(stage: Stage, deed: str) -> None:
     service = shop(stage)
     stage.publish("work", deed, *map(str, range(100)))
@@ -159,6 +176,7 @@ def test_a_handler_that_hangs_is_ended_whatever_it_does_and_the_other_worker_goe
     assert service.terminate() == 0
 
 
+@on("filesystem", "amqp")
 def test_a_second_term_ends_a_handler_of_any_length_at_once_and_charges_nothing(stage: Stage) -> None:
     service = shop(stage, "--grace", "60")
     stage.publish("gated", 1, 2, 3)
@@ -186,7 +204,7 @@ def test_a_term_with_two_executing_and_two_hundred_waiting_runs_none_of_these(st
     stage.publish("gated", *range(202))
     stage.wait_recorded(2)
     service.signal(signal.SIGTERM)
-    service.wait_log("draining")
+    wait_until(lambda: stage.channels("shop")["gated"]["ready"] == 200, 20, "the others back in their queue")
     stage.touch("gate")
     assert service.wait() == 0
     assert len(stage.record("begin")) == len(stage.record("end")) == 2
@@ -196,6 +214,7 @@ def test_a_term_with_two_executing_and_two_hundred_waiting_runs_none_of_these(st
     assert again.terminate() == 0
 
 
+@on("filesystem", "amqp")
 @pytest.mark.parametrize("tree", [False, True], ids=["supervisor", "tree"])
 def test_after_a_kill_nobody_is_left_and_the_successor_takes_over_at_once(stage: Stage, tree: bool) -> None:
     service = shop(stage)

@@ -56,7 +56,9 @@ ORDERS = {"supervisor": ("supervisor", "consumer", "worker"), "workers": ("worke
 """Who continues first."""
 
 
-@pytest.mark.parametrize("first", ORDERS)
+@pytest.mark.parametrize(
+    ("broker", "first"), [*(("filesystem", first) for first in ORDERS), ("amqp", "workers")], indirect=["broker"]
+)
 def test_no_innocent_is_killed_or_charged_after_the_whole_tree_was_stopped(stage: Stage, first: str) -> None:
     stage.home.write("shop.py", APP)
     service = stage.start("shop")

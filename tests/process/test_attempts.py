@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support import Stage
+from tests.support.transports import on
 
 APP = """
 import ctypes, os, signal, sys, time
@@ -64,6 +65,7 @@ class End(NamedTuple):
     exit_code: int | None = None
 
 
+@on("filesystem", "amqp")
 @pytest.mark.parametrize(
     ("deed", "end"),
     [

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.support import Stage, wait_until
+from tests.support.transports import on
 
 APP = """
 import asyncio, ctypes, os, signal, sys, time
@@ -87,6 +88,7 @@ def done(stage: Stage) -> Counter[tuple[str, int]]:
     return Counter((line.event, line.attempt) for line in stage.record("done"))
 
 
+@on("filesystem", "amqp")
 def test_as_many_run_as_concurrency_says(shop: Stage) -> None:
     shop.start("shop")
     shop.publish("work", *[f"wait-{number}" for number in range(25)])
@@ -125,6 +127,7 @@ def test_what_one_raises_is_its_own(shop: Stage, deed: str) -> None:
     assert "died" not in service.stderr
 
 
+@on("filesystem", "amqp")
 def test_a_crash_fails_all_that_were_executing_and_they_are_retried_apart(shop: Stage) -> None:
     service = shop.start("shop")
     shop.publish("work", "crash", *[f"wait-{number}" for number in range(30)])
@@ -196,6 +199,7 @@ def test_a_drain_lets_all_finish(shop: Stage) -> None:
     assert done(shop) == {(f"wait-{number}", 1): 1 for number in range(12)}
 
 
+@on("filesystem", "amqp")
 def test_what_is_published_beside_others_goes_with_its_own_outcome(shop: Stage) -> None:
     service = shop.start("shop")
     shop.publish("work", *[f"tell-{number}" for number in range(20)])

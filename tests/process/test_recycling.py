@@ -5,6 +5,7 @@ from itertools import groupby
 
 from busworker.ipc.scoreboard import Scoreboard
 from tests.support import Stage, wait_until
+from tests.support.transports import on
 
 APP = """
 import os
@@ -34,6 +35,7 @@ def note(number, message):
 """
 
 
+@on("filesystem", "amqp")
 def test_a_worker_is_replaced_after_so_many_messages(stage: Stage) -> None:
     stage.home.write("shop.py", APP)
     service = stage.start("shop")

@@ -10,6 +10,7 @@ import pytest
 from busworker.ipc import control
 from tests.support import Service, Stage, wait_until
 from tests.support.command import executable
+from tests.support.transports import on
 
 APP = """
 import os, time
@@ -75,6 +76,7 @@ def test_hup_loads_the_new_code_into_the_same_process(stage: Stage, args: tuple[
     assert service.terminate() == 0
 
 
+@on("filesystem", "amqp")
 def test_nothing_is_lost_or_charged_when_it_is_reloaded_again_and_again(stage: Stage) -> None:
     write(stage, "one")
     service = stage.start("shop")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support import Home, Stage, wait_until
+from tests.support.transports import EVERYWHERE, on
 
 Say = Callable[[int], None]
 
@@ -133,6 +134,7 @@ def test_a_service_started_later_gets_what_is_published_from_then_on(stage: Stag
     assert events(stage) == [("early", "1", 1), ("early", "2", 1), ("late", "2", 1)]
 
 
+@on("filesystem", "amqp")
 def test_two_services_with_channels_of_one_name_each_get_each_message(stage: Stage) -> None:
     for name in ("audit", "shop"):
         stage.home.write(f"{name}.py", HEAD + NOTING.format(service=name, channel="pool"))
@@ -144,6 +146,7 @@ def test_two_services_with_channels_of_one_name_each_get_each_message(stage: Sta
     assert events(stage) == sorted((name, str(number), 1) for name in ("audit", "shop") for number in range(50))
 
 
+@on("filesystem", "amqp")
 def test_instances_of_one_service_share_its_messages(stage: Stage) -> None:
     stage.home.write("shop.py", HEAD + SHARING)
     for instance in ("blue", "green"):
@@ -167,6 +170,7 @@ def test_a_second_start_of_a_running_service_is_refused(stage: Stage) -> None:
     assert first.terminate() == 0
 
 
+@EVERYWHERE
 def test_what_a_handler_publishes_goes_out_once_with_the_attempt_that_succeeds(stage: Stage) -> None:
     stage.home.write("shop.py", HEAD + OUTGOING)
     service = stage.start("shop")
@@ -191,6 +195,7 @@ def test_hooks_run_around_workers_and_attempts(stage: Stage) -> None:
     assert len({line.pid for line in stage.record()}) == 1
 
 
+@EVERYWHERE
 def test_a_drain_finishes_what_executes_and_gives_the_rest_back_uncharged(stage: Stage) -> None:
     stage.home.write("shop.py", HEAD + GATED)
     service = stage.start("shop")
@@ -209,6 +214,7 @@ def test_a_drain_finishes_what_executes_and_gives_the_rest_back_uncharged(stage:
     assert again.terminate() == 0
 
 
+@on("filesystem", "amqp")
 @pytest.mark.parametrize(("number", "grace"), [(signal.SIGTERM, "0.2"), (signal.SIGQUIT, "25")])
 def test_what_a_stop_cuts_short_runs_again_as_the_same_attempt(stage: Stage, number: int, grace: str) -> None:
     stage.home.write("shop.py", HEAD + GATED)
@@ -228,6 +234,7 @@ def test_what_a_stop_cuts_short_runs_again_as_the_same_attempt(stage: Stage, num
     assert again.terminate() == 0
 
 
+@on("filesystem", "amqp")
 def test_scaling_changes_how_many_execute_and_cuts_nothing_short(stage: Stage) -> None:
     stage.home.write("shop.py", HEAD + GATED)
     service = stage.start("shop")

@@ -77,7 +77,16 @@ def test_term_or_int_lets_finish_and_gives_the_rest_back(stage: Stage, number: i
     assert again.terminate() == 0
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    ("broker", "second"),
+    [
+        ("filesystem", signal.SIGTERM),
+        ("filesystem", signal.SIGINT),
+        ("filesystem", signal.SIGQUIT),
+        ("amqp", signal.SIGTERM),
+    ],
+    indirect=["broker"],
+)
 def test_a_second_signal_stops_at_once_and_charges_nothing(stage: Stage, second: int) -> None:
     stage.home.write("shop.py", APP)
     service = stage.start("shop")

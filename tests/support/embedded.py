@@ -19,6 +19,13 @@ def embedded_url(scheme: str, home: Home) -> Iterator[str]:
     if scheme == "filesystem":
         yield f"filesystem://{home.path}/bus"
         return
+    with memory_url() as url:
+        yield url
+
+
+@contextmanager
+def memory_url() -> Iterator[str]:
+    """The same in memory, which needs no home."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     yield f"memory://{name}"
     for root in (Path("/dev/shm"), Path(tempfile.gettempdir())):

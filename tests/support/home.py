@@ -13,15 +13,20 @@ MARKER = "BUSWORKER_TEST_ID"
 
 @dataclass(frozen=True)
 class Home:
-    """The folders of one test, short enough for Unix sockets (108 bytes), and the environment naming them."""
+    """The folders of one test, short enough for Unix sockets (108 bytes), and the environment naming them.
+
+    Attributes:
+        broker: the URL of its bus; empty for the default one, in the home's state folder.
+    """
 
     path: Path
     marker: str
+    broker: str = ""
 
     @classmethod
-    def create(cls) -> "Home":
+    def create(cls, broker: str = "") -> "Home":
         """A new home under /tmp, whatever TMPDIR says, with its folders made."""
-        home = cls(Path(tempfile.mkdtemp(prefix="bw-", dir="/tmp")), uuid.uuid4().hex)
+        home = cls(Path(tempfile.mkdtemp(prefix="bw-", dir="/tmp")), uuid.uuid4().hex, broker)
         for folder in (home.state, home.runtime, home.tmp, home.logs):
             folder.mkdir(mode=0o700)
         return home
@@ -51,13 +56,18 @@ class Home:
         """A copy of this process's environment in which all that busworker looks at is the test's own."""
         foreign = ("BUSWORKER_", "XDG_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        return kept | {
-            "HOME": str(self.path),
-            "TMPDIR": str(self.tmp),
-            "XDG_RUNTIME_DIR": str(self.runtime),
-            "XDG_STATE_HOME": str(self.state),
-            MARKER: self.marker,
-        }
+        bus = {"BUSWORKER_BROKER": self.broker} if self.broker else {}
+        return (
+            kept
+            | bus
+            | {
+                "HOME": str(self.path),
+                "TMPDIR": str(self.tmp),
+                "XDG_RUNTIME_DIR": str(self.runtime),
+                "XDG_STATE_HOME": str(self.state),
+                MARKER: self.marker,
+            }
+        )
 
     def write(self, name: str, text: str) -> Path:
         """A file in the home, which is the commands' current folder: an application's module, mostly."""

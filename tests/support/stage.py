@@ -1,9 +1,15 @@
 """Services under watch: an application in a home, what its handlers recorded, and what the commands tell of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import kombu
+from amqp.exceptions import NotFound
+
+from busworker.broker.topology import retry_queues
+from busworker.brokers import EMBEDDED
 from tests.support.command import Command, Service
 from tests.support.home import Home
 from tests.support.waiting import wait_until
@@ -40,17 +46,32 @@ class Line(NamedTuple):
 
 
 class Stage:
-    """Where a test lets services run, on the default bus of its home; an application's file is named as its service."""
+    """Where a test lets services run, on the bus of its home; an application's file is named as its service."""
 
     def __init__(self, command: Command, home: Home) -> None:
         self.command = command
         self.home = home
+        self._started: dict[str, None] = {}
         home.write("recording.py", RECORDING)
+
+    @property
+    def amqp(self) -> bool:
+        """Whether the bus is a RabbitMQ broker's."""
+        return self.home.broker.startswith("amqp")
+
+    @contextmanager
+    def kombu(self) -> Iterator[Any]:
+        """A foreign program's channel to the bus."""
+        url = (self.home.broker or f"filesystem://{self.home.state}/busworker/bus").partition("?")[0]
+        transport = EMBEDDED.get(url.partition(":")[0])
+        with kombu.Connection(url, transport=transport) if transport else kombu.Connection(url) as connection:
+            yield connection.channel()
 
     # What is done
 
     def start(self, name: str, *args: str, instance: str = "default", env: Mapping[str, str] | None = None) -> Service:
         """Starts a service and waits until it runs: what is published from now on reaches it."""
+        self._started[name] = None
         service = self.command.start("start", name, "--instance", instance, *args, env=env)
         wait_until(lambda: self._runs(service, name, instance), 30, lambda: f"the state running\n{service.stderr}")
         return service
@@ -79,10 +100,14 @@ class Stage:
         return {channel["name"]: channel for channel in self.status(name, instance, env).get("channels", [])}
 
     def dead(self, env: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-        """The dead letters of the bus, newest first."""
-        done = self.command.run("dead", "list", "--json", "--limit", "0", env=env)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        """The dead letters of the bus, newest first; on AMQP those of the services started here, oldest first."""
+        told = [self._told(env, "dead", "list", "--json", "--limit", "0", *scope) for scope in self._scopes()]
+        return [letter for text in told for letter in json.loads(text)]
+
+    def exported(self) -> list[dict[str, Any]]:
+        """What `dead export` writes of them."""
+        told = [self._told(None, "dead", "export", *scope) for scope in self._scopes()]
+        return [json.loads(line) for text in told for line in text.splitlines()]
 
     def record(self, *what: str) -> list[Line]:
         """What was recorded so far; only the lines of these kinds, if some are named."""
@@ -102,9 +127,31 @@ class Stage:
         return wait_until(lambda: self._empty(name), timeout, lambda: f"empty queues; {self.status(name)}")
 
     def _empty(self, name: str) -> dict[str, dict[str, Any]] | None:
+        if self.amqp:
+            return self._empty_on_amqp(name)
         channels = self.channels(name)
-        left = {channel[count] for channel in channels.values() for count in ("ready", "in_flight", "waiting")}
-        return channels if left == {0} else None
+        return channels if _left(channels, "ready", "in_flight", "waiting") == {0} else None
+
+    def _empty_on_amqp(self, name: str) -> dict[str, dict[str, Any]] | None:
+        # Before and after: a message that fails meanwhile goes into a retry queue, one whose time has come out of it.
+        if self._retries():
+            return None
+        channels = self.channels(name)
+        return channels if _left(channels, "ready", "in_flight") == {0} and not self._retries() else None
+
+    def _retries(self) -> int:
+        """How many messages wait in the retry queues of an AMQP broker."""
+        with kombu.Connection(self.home.broker.partition("?")[0]) as connection:
+            return sum(_ready(connection, queue) for queue in retry_queues())
+
+    def _scopes(self) -> list[tuple[str, ...]]:
+        """What `dead` needs to find all dead letters: nobody can list the queues of an AMQP broker."""
+        return [("--app", name) for name in self._started] if self.amqp else [()]
+
+    def _told(self, env: Mapping[str, str] | None, *args: str) -> str:
+        done = self.command.run(*args, env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def _runs(self, service: Service, name: str, instance: str) -> bool:
         assert service.exit_code is None, service.stderr
@@ -113,3 +160,15 @@ class Stage:
     def _recorded(self) -> bytes:
         path = self.home.path / "record"
         return path.read_bytes() if path.exists() else b""
+
+
+def _left(channels: dict[str, dict[str, Any]], *counts: str) -> set[int | None]:
+    return {channel[count] for channel in channels.values() for count in counts}
+
+
+def _ready(connection: kombu.Connection, queue: str) -> int:
+    """How many messages can be fetched from a queue; 0 if there is none of that name."""
+    try:
+        return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+    except NotFound:
+        return 0
