@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.support.cluster import Cluster
 from tests.support.command import Command
 from tests.support.embedded import SCHEMES, embedded_url, memory_url
 from tests.support.home import Home
 from tests.support.leftovers import Leftovers
+from tests.support.proxy import Proxy
 from tests.support.rabbitmq import Missing, Node, ensure_installed
 from tests.support.rabbitmq_keeper import Keeper, RabbitMQ
 from tests.support.stage import Stage
@@ -68,10 +71,14 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str]:
         case "memory":
             with memory_url() as url:
                 yield url
-        case "classic":
-            yield request.getfixturevalue("amqp_url") + "?queue_type=classic"
+        case "proxied" | "victim-proxied":
+            yield request.getfixturevalue("proxy").url
+        case "cluster":
+            yield request.getfixturevalue("cluster").url
+        case "victim" | "victim-classic":
+            yield _typed(request.getfixturevalue("victim_url"), request.param)
         case _:
-            yield request.getfixturevalue("amqp_url")
+            yield _typed(request.getfixturevalue("amqp_url"), request.param)
 
 
 @pytest.fixture
@@ -123,6 +130,59 @@ def amqps_url(rabbitmq: RabbitMQ) -> str:
 
 
 @pytest.fixture
+def proxy(request: pytest.FixtureRequest) -> Iterator[Proxy]:
+    """A proxy in front of the bus of a test that is marked `on("proxied")` or `on("victim-proxied")`."""
+    victim = "victim" in request.node.name
+    with Proxy(request.getfixturevalue("victim_url" if victim else "amqp_url")) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def lasting_victim(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """The node of `victim`: one for each process that runs tests, since a boot takes about 6 s."""
+    with _or_skipped():
+        ensure_installed()
+    node = Node(request.config.stash[RUN] / f"victim-{os.getpid()}", lasting=True)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+@pytest.fixture
+def victim(lasting_victim: Node) -> Iterator[Node]:
+    """A RabbitMQ node that this test has for itself: it may stop, pause, kill and alarm it. It is mended afterwards."""
+    yield lasting_victim
+    if lasting_victim.running:
+        lasting_victim.resume()
+    else:
+        lasting_victim.start()
+
+
+@pytest.fixture
+def victim_url(victim: Node) -> str:
+    """A virtual host of the test's own on the victim."""
+    name = uuid.uuid4().hex[:8]
+    victim.add_vhosts(name)
+    return victim.url(name)
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Three RabbitMQ nodes that are one cluster, for a test that is marked `on("cluster")`. About 10 s."""
+    with _or_skipped():
+        ensure_installed()
+    folder = request.config.stash[RUN] / f"cluster-{uuid.uuid4().hex[:8]}"
+    cluster = Cluster(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
 def own_rabbitmq(home: Home) -> Iterator[Node]:
     """A RabbitMQ node for this test alone, which may stop, pause and kill it. A boot takes about 6 s."""
     with _or_skipped():
@@ -133,6 +193,10 @@ def own_rabbitmq(home: Home) -> Iterator[Node]:
         yield node
     finally:
         node.close()
+
+
+def _typed(url: str, transport: str) -> str:
+    return f"{url}?queue_type=classic" if "classic" in transport else url
 
 
 @contextmanager

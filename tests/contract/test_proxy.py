@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
 
 PATIENCE = 5.0
 SHORT = 0.2
@@ -159,6 +160,7 @@ def test_one_half_is_closed_and_the_other_goes_on(proxy: Proxy, echo: Echo) -> N
         assert client.recv(1) == b""
         client.sendall(b"nobody tells")
         assert proxy.half_close("down") == 0
+    wait_until(lambda: proxy.connections == 0, PATIENCE, "the end of both")
 
 
 def test_without_a_broker_a_connection_is_taken_and_reset(echo: Echo) -> None:

@@ -1,11 +1,9 @@
 """Services on RabbitMQ: how they connect, and what they do about a broker that they can't use."""
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import kombu
 import psutil
@@ -168,15 +166,11 @@ def test_a_retry_queue_that_differs_stops_its_channel_alone_and_no_message_runs_
 
 
 def test_a_refusal_is_not_hidden_by_a_broker_that_was_out_of_reach_before(stage: Stage, amqp_url: str) -> None:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))  # and doesn't listen: connections are refused
-        port = held.getsockname()[1]
+    with Proxy(amqp_url) as proxy:
+        proxy.refuse()
         stage.home.write("shop.py", APP)
-        service = stage.command.start("start", "shop", "--broker", f"amqp://guest:wrong@127.0.0.1:{port}")
+        service = stage.command.start("start", "shop", "--broker", proxy.url.replace("guest:guest", "guest:wrong"))
         service.wait_log("Connection refused; trying again")
-    proxy = Proxy(urlsplit(amqp_url).port or 0, port)
-    try:
+        proxy.take()
         assert service.wait(20) == 78
-    finally:
-        proxy.close()
     assert "can't go on: broker amqp://guest:***@" in service.stderr

@@ -9,6 +9,8 @@ from tests.support.waiting import wait_until
 
 PATIENCE = 2.0
 """Seconds for what is just ending."""
+LASTING: set[int] = set()
+"""Pids of children that are meant to outlive a test: who starts them for several tests adds them, and ends them."""
 
 
 class Leftovers:
@@ -33,4 +35,4 @@ def _children() -> list[psutil.Process]:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return []
-    return psutil.Process().children()
+    return [child for child in psutil.Process().children() if child.pid not in LASTING]

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from tests.support.certificates import Certificates
+from tests.support.leftovers import LASTING
 from tests.support.waiting import wait_until
 
 BIN = Path("/usr/lib/rabbitmq/bin")
@@ -93,6 +94,7 @@ class Node:
             who it is (SASL EXTERNAL).
         epmd: shared with other nodes, and closed by whoever has made it; None for one of its own.
         cookie: the folder of the Erlang cookie, which nodes of a cluster share; None for `folder`.
+        lasting: it serves several tests, which may stop and start it.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Node:
         *,
         epmd: Epmd | None = None,
         cookie: Path | None = None,
+        lasting: bool = False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -111,6 +114,7 @@ class Node:
         self.name = f"bw{self.port}@localhost"
         self._epmd = epmd or Epmd()
         self._own_epmd = epmd is None
+        self._lasting = lasting
         self._server: subprocess.Popen[bytes] | None = None
         plugins = "rabbitmq_auth_mechanism_ssl" if certificates else ""
         (folder / "enabled_plugins").write_text(f"[{plugins}].\n")
@@ -140,6 +144,11 @@ class Node:
         return self._server.pid
 
     @property
+    def running(self) -> bool:
+        """Whether it has been started and neither stopped nor killed since."""
+        return self._server is not None
+
+    @property
     def log(self) -> str:
         """All that the node has logged."""
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.rglob("*.log")))
@@ -153,6 +162,8 @@ class Node:
         """Starts it, and doesn't wait."""
         self._epmd.start()
         self._server = _run([str(BIN / "rabbitmq-server")], self._env(), self._output)
+        if self._lasting:
+            LASTING.add(self._server.pid)
 
     def wait_booted(self) -> None:
         """Returns once it takes connections."""

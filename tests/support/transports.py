@@ -4,8 +4,11 @@ from typing import Literal
 
 import pytest
 
-Transport = Literal["filesystem", "memory", "amqp", "classic"]
-"""`amqp` has quorum queues, `classic` is RabbitMQ's older kind."""
+Transport = Literal[
+    "filesystem", "memory", "amqp", "classic", "proxied", "victim", "victim-classic", "victim-proxied", "cluster"
+]
+"""`amqp` has quorum queues, `classic` is RabbitMQ's older kind. `proxied` is reached through the fixture `proxy`. The
+`victim` is the node that a test may stop, and has the fixture of that name."""
 
 
 def on(*transports: Transport) -> pytest.MarkDecorator:
