@@ -199,6 +199,7 @@ def test_a_second_term_ends_a_handler_of_any_length_at_once_and_charges_nothing(
     assert again.terminate() == 0
 
 
+@on("filesystem", "amqp")
 def test_a_term_with_two_executing_and_two_hundred_waiting_runs_none_of_these(stage: Stage) -> None:
     service = shop(stage)
     stage.publish("gated", *range(202))
