@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import kombu
 import pytest
 
+from busworker.brokers import EMBEDDED
 from tests.support.cluster import Cluster
 from tests.support.command import Command
 from tests.support.embedded import SCHEMES, embedded_url, memory_url
@@ -69,7 +71,8 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str]:
         case "filesystem":
             yield ""
         case "memory":
-            with memory_url() as url:
+            with memory_url() as url, kombu.Connection(url, transport=EMBEDDED["memory"]) as user:
+                user.connect()  # and stays: such a bus ends with its last user, and tests restart their services
                 yield url
         case "proxied" | "victim-proxied":
             yield request.getfixturevalue("proxy").url

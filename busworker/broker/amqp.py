@@ -340,8 +340,7 @@ class AmqpSession(Session):
         for connection in self._connections:
             try:
                 with translated(self.broker):
-                    wire.limit_goodbye(connection)
-                    connection.release()
+                    wire.close(connection, lost=self._over)
             except (BrokerUnavailable, ConfigurationError):
                 pass  # the other side is gone: there is nothing left to close
 

@@ -20,10 +20,14 @@ def link(connection: kombu.Connection) -> Any:
     return connection.connection
 
 
-def limit_goodbye(connection: kombu.Connection) -> None:
-    """Has closing an AMQP connection wait for its broker's answer for `CLOSE_TIMEOUT` seconds at most."""
+def close(connection: kombu.Connection, *, lost: bool) -> None:
+    """Closes an AMQP connection. Waits `CLOSE_TIMEOUT` seconds for the broker's answer, and not at all if it is lost."""
     if connection.connected:
-        link(connection).patience = CLOSE_TIMEOUT
+        if lost:
+            link(connection).collect()
+        else:
+            link(connection).patience = CLOSE_TIMEOUT
+    connection.release()
 
 
 def ready(channel: Any, queue: str) -> int:
