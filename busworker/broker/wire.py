@@ -21,7 +21,7 @@ def link(connection: kombu.Connection) -> Any:
 
 
 def close(connection: kombu.Connection, *, lost: bool) -> None:
-    """Closes an AMQP connection. Waits `CLOSE_TIMEOUT` seconds for the broker's answer, and not at all if it is lost."""
+    """Closes an AMQP connection. Waits `CLOSE_TIMEOUT` seconds for the broker's answer; not at all if it is lost."""
     if connection.connected:
         if lost:
             link(connection).collect()
