@@ -14,7 +14,7 @@ import msgspec
 
 from busworker.ipc import frames
 from busworker.ipc.scoreboard import RING
-from busworker.message import Delivery, Envelope
+from busworker.message import Delivery, Envelope, own_headers_removed
 from busworker.outcome import Outcome
 
 RUN_AHEAD_SECONDS = 0.004
@@ -266,6 +266,6 @@ def handout(held: Held) -> frames.Handout:
         attempt=envelope.attempt,
         published_at=envelope.published_at,
         correlation_id=envelope.correlation_id,
-        headers=delivery.headers,
+        headers=own_headers_removed(delivery.headers) if delivery.headers else {},  # which any frame can carry
         body=delivery.body,
     )

@@ -20,7 +20,7 @@ from busworker.copies import cut
 from busworker.declaration import SubscriptionSpec
 from busworker.errors import DecodeError, Reject, Retry, TimeLimitExceeded
 from busworker.ipc.frames import Handout
-from busworker.message import Message, own_headers_removed, utc
+from busworker.message import Message, utc
 from busworker.outcome import Error, Outcome
 from busworker.worker.limit import AsyncLimit, Look, SoftLimit
 from busworker.worker.port import Attempt, current
@@ -141,7 +141,7 @@ class Runner:
             max_attempts=spec.max_attempts,
             published_at=utc(handout.published_at),
             correlation_id=handout.correlation_id,
-            headers=own_headers_removed(handout.headers),
+            headers=handout.headers,
             body=handout.body,
             _extend=None if spec.time_limit is None else partial(extend, spec),
         )
