@@ -365,8 +365,9 @@ class Consumer:
         self._intake.settled(keys, remember=session.pushes)
 
     def _count(self, settled: list[Concluded]) -> None:
-        done = sum(isinstance(one.ended.outcome, how.Returned) for one in settled)
-        self._board.count(done, sum(charged(one.ended.outcome) for one in settled) - done)
+        returned = [one.ended.held for one in settled if isinstance(one.ended.outcome, how.Returned)]
+        executed = sum(held.number > 0 for held in returned)  # not so what was settled before and came once more
+        self._board.count(executed, sum(charged(one.ended.outcome) for one in settled) - len(returned))
 
     def _close_entry(self, held: Held) -> None:
         if held.number:
