@@ -154,7 +154,8 @@ class Consumer:
         handed = self._dispatcher.removed(notice.slot, notice.incarnation)
         if self._links.pop(notice.slot, None) is None:
             return  # it has left by itself: what it was handed is back already
-        self._drop_link(link)
+        self._watch.remove(link)
+        link.close()
         ended, waited = ended_by_death(handed, notice, self._board.was_started)
         for one in ended:
             self._end(one)
@@ -395,7 +396,3 @@ class Consumer:
         if self._session is not None:
             for descriptor, unsent in self._session.filenos().items():
                 self._watch.writable(descriptor, unsent)
-
-    def _drop_link(self, link: Link) -> None:
-        self._watch.remove(link)
-        link.close()
