@@ -192,7 +192,7 @@ def test_a_publish_of_another_process_wakes_a_waiting_consumer(engine: Bench, se
     publishing.stdin.flush()
     assert line(publishing) == "published"
     # The wake-up is sent before the publish returns; nothing here waits for the look that is taken each second.
-    assert select.select(consumer.filenos(), [], [], 0.2)[0] == consumer.filenos()
+    assert select.select(consumer.filenos(), [], [], 0.2)[0] == list(consumer.filenos())
     assert ids(consumer.fetch(10)) == ["woken"]
 
 

@@ -178,7 +178,9 @@ def test_a_killed_supervisor_leaves_nobody_and_its_successor_writes_down_what_is
 def test_what_a_handler_forked_does_not_hold_the_pools_lock(start: Start, home: Home) -> None:
     service = start("fork")
     forked = int(service.wait_log("forked ").split()[-2])
-    (undertaker,) = [member.pid for member in service.tree() if "undertaker" in member.title]
+    (undertaker,) = wait_until(
+        lambda: [member.pid for member in service.tree() if "undertaker" in member.title], 10, "it has its title"
+    )
     os.kill(undertaker, signal.SIGSTOP)  # else it would end what is forked
     service.kill()
     board = Scoreboard(home.state / "welcome.board", 0)
