@@ -17,7 +17,7 @@ APP = """
 from busworker import Bus, RetryPolicy, Topic
 from recording import record
 bus = Bus("shop")
-@bus.channel("pool").subscribe(Topic("work", str), retry=RetryPolicy(max_attempts=2, delays=(1,)))
+@bus.channel("pool", processes=2).subscribe(Topic("work", str), retry=RetryPolicy(max_attempts=2, delays=(1,)))
 def work(event, message):
     record("done", event, message.attempt)
     if event == "fails" and message.attempt == 1:
@@ -27,6 +27,9 @@ def other(event): record("else", event)
 """
 SLOW = 0.8
 """Seconds without a new connection: those that try at full speed never wait so long."""
+
+BUSY = 25.0
+"""Per cent of a core. A consumer that spins takes what it gets; a try to connect takes 1 or 2."""
 
 
 class Others:
@@ -158,9 +161,17 @@ def test_a_retry_queue_that_differs_stops_its_channel_alone_and_no_message_runs_
     troubled(service, stage, proxy, "exchange 'busworker.retry.1' exists with type 'direct', not 'fanout'")
     publish(stage, "else", "a", env)
     wait_until(lambda: stage.record("else"), 20, "the other channel's message")
+    publish(stage, "work", "waits", env)  # nobody reads it now: a consumer that looks for it must not spin
+    (consumer,) = service.tree("consumer", "shop.pool")
+    assert psutil.Process(consumer.pid).cpu_percent(interval=SLOW) < BUSY
     others.delete_exchange("busworker.retry.1")
     wait_until(lambda: len(stage.record("done")) > 1, 20, lambda: f"the retry\n{service.stderr}")
-    assert [line.attempt for line in stage.record("done")] == [1, 2]
+    wait_until(lambda: len(stage.record("done")) > 2, 20, lambda: f"what waited\n{service.stderr}")
+    assert sorted((line.event, line.attempt) for line in stage.record("done")) == [
+        ("fails", 1),
+        ("fails", 2),
+        ("waits", 1),
+    ]
     wait_until(lambda: running(stage), 20, lambda: f"the state running\n{service.stderr}")
     assert service.terminate() == 0
 
@@ -170,7 +181,12 @@ def test_a_refusal_is_not_hidden_by_a_broker_that_was_out_of_reach_before(stage:
         proxy.refuse()
         stage.home.write("shop.py", APP)
         service = stage.command.start("start", "shop", "--broker", proxy.url.replace("guest:guest", "guest:wrong"))
-        service.wait_log("Connection refused; trying again")
+        # Both channels: one that hadn't tried before would be refused at its first try.
+        wait_until(
+            lambda: service.stderr.count("Connection refused; trying again") == 2,
+            20,
+            lambda: f"two consumers without a broker\n{service.stderr}",
+        )
         proxy.take()
         assert service.wait(20) == 78
     assert "can't go on: broker amqp://guest:***@" in service.stderr
