@@ -12,8 +12,6 @@ from busworker.transports.amqp.codec import read_properties
 from busworker.transports.amqp.connection import read_deliver
 from busworker.transports.amqp.frames import Method
 
-STEP = 4
-"""By which factor a prefetch changes: each change is a cancel and a consume, so they are to be few."""
 SHRINK_AFTER = 1.0
 """Seconds between a change and one to less."""
 MOST = 65_535
@@ -22,9 +20,9 @@ MOST = 65_535
 class Consumer:
     """Deliveries of one queue. Their tags hold the number of the kombu_channel, and so are unique in a session.
 
-    A prefetch can't be changed while it consumes (`basic.qos` holds for consumers that begin later: RabbitMQ,
-    "Consumer Prefetch"). So another prefetch is another consumer on the same kombu_channel; what the one before has
-    delivered stays ours.
+    A prefetch can't be changed while it consumes: `basic.qos` holds for those who begin later (RabbitMQ, "Consumer
+    Prefetch"). So more is another consumer on the same kombu_channel, with the difference. Less is one that is
+    cancelled: what it has delivered stays ours, and what was just under way to it goes back into the queue.
     """
 
     SHIFT: ClassVar[int] = 48
@@ -34,33 +32,47 @@ class Consumer:
         self.channel_id: int = kombu_channel.channel_id
         self.acks = Acks()
         self._channel = kombu_channel
-        self._prefetch = 0
+        self._parts: list[tuple[str, int]] = []
         self._changed_at = 0.0
         self._number = 0
 
     def start(self, prefetch: int) -> None:
         """Begins, with at most so many unsettled (0: any number). Waits until the broker has taken it."""
-        self._prefetch = prefetch
         self._channel.basic_qos(0, prefetch, False)
-        self._channel.basic_consume(self.queue, consumer_tag=self._tag())
+        self._channel.basic_consume(self.queue, consumer_tag=self._part(prefetch))
 
-    def fit(self, window: int, now: float) -> None:
-        """Has the broker deliver about so many ahead. Waits for nothing."""
-        wanted = min(max(window, 1), MOST)
-        grows = wanted > self._prefetch
-        if grows or (wanted * STEP <= self._prefetch and now - self._changed_at >= SHRINK_AFTER):
-            self._changed_at = now
-            self._prefetch = wanted
-            self.cease()
-            self._number += 1
-            # Without waiting for its qos-ok, which says nothing.
-            self._channel.send_method(Basic.Qos, "lBb", (0, self._prefetch, False))
-            self._channel.basic_consume(self.queue, consumer_tag=self._tag(), nowait=True)
+    def fit(self, wanted: int, now: float) -> None:
+        """Has the broker deliver so many ahead. Waits for nothing."""
+        wanted = min(max(wanted, 1), MOST)
+        total = sum(prefetch for _, prefetch in self._parts)
+        if wanted == total or (wanted < total and now - self._changed_at < SHRINK_AFTER):
+            return
+        self._changed_at = now
+        while total > wanted:
+            total -= self._cancel()
+        if total < wanted:
+            self._add(wanted - total)
 
     def cease(self) -> None:
         """Ends deliveries. Waits for nothing: some may still arrive."""
-        self._channel.basic_cancel(self._tag(), nowait=True)
-        self._channel.callbacks.pop(self._tag(), None)
+        while self._parts:
+            self._cancel()
+
+    def _add(self, prefetch: int) -> None:
+        # Without waiting for its qos-ok, which says nothing.
+        self._channel.send_method(Basic.Qos, "lBb", (0, prefetch, False))
+        self._channel.basic_consume(self.queue, consumer_tag=self._part(prefetch), nowait=True)
+
+    def _part(self, prefetch: int) -> str:
+        self._number += 1
+        self._parts.append((f"busworker-{self._number}", prefetch))
+        return self._parts[-1][0]
+
+    def _cancel(self) -> int:
+        tag, prefetch = self._parts.pop()
+        self._channel.basic_cancel(tag, nowait=True)
+        self._channel.callbacks.pop(tag, None)
+        return prefetch
 
     def conclude(self, tag: int, verb: str, now: float) -> bool:
         """A delivery is done, or goes back. Whether the broker is told already."""
@@ -90,9 +102,6 @@ class Consumer:
     def close(self) -> None:
         """What is unsettled goes back, in its place."""
         self._channel.close()
-
-    def _tag(self) -> str:
-        return f"busworker-{self._number}"
 
 
 def read_delivery(method: Method, consumer: Consumer) -> Delivery:

@@ -85,8 +85,8 @@ class Session(ABC):
         """What has arrived, without waiting.
 
         Args:
-            window: how many may be unsettled. On the engine no more are claimed. On AMQP it bounds what the broker
-                delivers ahead of each queue; a change of less than a power of four changes nothing there.
+            window: how many may be unsettled. On the engine no more are claimed. On AMQP the broker delivers no more
+                ahead of each queue; each change costs it something, and one to less comes a second later.
         """
 
     def cease(self) -> None:

@@ -220,16 +220,31 @@ class Dispatcher:
 
         Those that wait to be alone come on top, or nothing would be here for the worker that is left to the others.
         """
-        hands = self._concurrency * sum(1 for worker in self.workers.values() if not worker.retiring)
+        hands = self._hands
         lonely = min(len(self.lonely), MOST_LONELY)
         if self._mean is None or self._mean >= HOLD_SECONDS:
             return hands + lonely
         return hands * max(1, min(4 * MOST_AHEAD, int(HOLD_SECONDS / max(self._mean, 1e-6)))) + lonely
 
     @property
+    def prefetch(self) -> int:
+        """How many a broker that delivers by itself may deliver ahead of each queue: about a window.
+
+        In steps of four, since a change costs the broker something.
+        """
+        hands = max(self._hands, 1)
+        steps = max(self.window - len(self.lonely), hands) // hands
+        fours = (steps.bit_length() - 1) // 2
+        return (hands << 2 * fours) + (1 << len(self.lonely).bit_length()) - 1
+
+    @property
     def handed(self) -> int:
         """How many messages workers have."""
         return sum(len(worker.handed) for worker in self.workers.values())
+
+    @property
+    def _hands(self) -> int:
+        return self._concurrency * sum(1 for worker in self.workers.values() if not worker.retiring)
 
     def _queue(self, held: Held) -> deque[Held]:
         return self.lonely if held.alone and self._concurrency > 1 else self.waiting

@@ -263,7 +263,7 @@ class Consumer:
                 queue = session.declare_work(spec.topic, self._job.service, self._channel.name)
                 self._queues[queue] = index
                 if not self._draining:
-                    session.consume(queue, max(1, self._dispatcher.window))
+                    session.consume(queue, self._dispatcher.prefetch)
             self._settlements.declare(session)
         except BusworkerError:
             session.close()
@@ -298,7 +298,7 @@ class Consumer:
         self._intake.lose([*executing, *self._settlements.lose()])
 
     def _fetch(self, session: Session, now: float) -> None:
-        arrived = session.fetch(self._dispatcher.window)
+        arrived = session.fetch(self._dispatcher.prefetch if session.pushes else self._dispatcher.window)
         for delivery in arrived:
             self._unsettled += 1
             self._take_in(delivery)

@@ -233,6 +233,16 @@ def test_a_single_worker_takes_those_that_want_to_be_alone_as_well() -> None:
         assert dispatcher.finished(0, 1, one.number, 1.0) is one
 
 
+def test_a_prefetch_follows_the_window_in_steps_of_four() -> None:
+    dispatcher = pool(3, 10)
+    assert dispatcher.prefetch == dispatcher.window == 3
+    first, *_ = dispatcher.assign()
+    dispatcher.finished(0, 1, first.number, 0.001)
+    assert (dispatcher.window, dispatcher.prefetch) == (60, 48)
+    dispatcher = Dispatcher()
+    assert dispatcher.prefetch == 1, "before there are workers"
+
+
 def test_what_was_delivered_while_handlers_were_short_goes_back_once_they_are_long() -> None:
     dispatcher = pool(2, 100)
     dispatcher.assign()

@@ -25,8 +25,8 @@ FORGOTTEN = 60.0
 """Seconds after which a file that nobody uses, and that the store doesn't know, isn't about to be used either."""
 
 STEP = 100
-"""Pages given back in one transaction. They fit into the page cache: else some go into the log more than once, and a disk
-that is full has no room for that."""
+"""Pages given back in one transaction. They fit into the page cache: else some go into the log more than once, and a
+full disk has no room for that."""
 
 
 def abandoned(database: Database, store: Path, queues: Iterable[str] | None) -> list[str]:
