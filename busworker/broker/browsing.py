@@ -1,6 +1,9 @@
 """Looks at a queue on AMQP, which has no such method: consumes it, and gives everything back.
 
-Closing the kombu_channel gives everything back in its place; a requeue would move it to the back of a quorum queue.
+Closing the kombu_channel gives everything back; a classic queue puts each message into its place. A quorum queue puts
+what comes back behind what was never delivered, in the order in which it was delivered (tried on 3.10.8). So a look at
+some of its messages would turn the queue; one that has all of them delivered leaves it as it is. Each look does that,
+however few messages are wanted, and holds none of them in memory.
 """
 
 from __future__ import annotations
@@ -11,13 +14,14 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from busworker.broker import wire
-from busworker.broker.deliveries import MOST, Consumer, read_delivery
+from busworker.broker.deliveries import Consumer, read_delivery
 from busworker.message import Delivery
 
 QUIET = 0.2
 """Seconds without a delivery after which we ask whether there are any more."""
 RETURN_TIMEOUT = 1.0
 """Seconds to wait until what was looked at is back in its queue."""
+UNLIMITED = 0
 
 
 class Browsing:
@@ -31,18 +35,17 @@ class Browsing:
 
     def __init__(self, link: Any, queue: str, limit: int | None) -> None:
         self._link = link
-        channel: Any = link.channel()
-        ready = wire.ready(channel, queue)
-        self._left = self._asked = ready if limit is None else min(limit, ready)
-        self._channel = channel
-        self.consumer = Consumer(channel, queue)
-        if self._left:
-            self.consumer.start(self._left if self._left <= MOST else 0)
+        self._channel: Any = link.channel()
+        self._there = wire.ready(self._channel, queue)
+        self._left = self._there
+        self._limit = limit
+        self.consumer = Consumer(self._channel, queue)
+        if self._there:
+            self.consumer.start(UNLIMITED)
 
     def deliveries(self) -> Iterator[Delivery]:
         """Each message once, in their order."""
-        while self._left and (method := self._next()) is not None:
-            self._left -= 1
+        for method in itertools.islice(self._methods(), self._limit):
             yield read_delivery(method, self.consumer)
 
     def batches(self, wanted: Callable[[Delivery], bool], limit: int, size: int) -> Generator[list[Delivery]]:
@@ -53,13 +56,19 @@ class Browsing:
 
     def close(self) -> None:
         """Everything that is unsettled is back when it returns, or a second has passed."""
-        settled = self.consumer.acks.settled
         if not self._link.connected:
             return
-        before = wire.ready(self._channel, self.consumer.queue)
+        for _ in self._methods():
+            pass  # delivered, so that it goes back in its order
+        settled = self.consumer.acks.settled
         self.consumer.close()
-        if self._asked > settled:  # what was delivered and not looked at goes back, too
-            self._wait_returned(before + self._asked - settled)
+        if self._there > settled:
+            self._wait_returned(self._there - settled)
+
+    def _methods(self) -> Iterator[Any]:
+        while self._left and (method := self._next()) is not None:
+            self._left -= 1
+            yield method
 
     def _next(self) -> Any:
         while True:
