@@ -14,14 +14,16 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from busworker.broker import wire
-from busworker.broker.deliveries import Consumer, read_delivery
+from busworker.broker.deliveries import MOST, Consumer, read_delivery
 from busworker.message import Delivery
 
-QUIET = 0.2
-"""Seconds without a delivery after which we ask whether there are any more."""
+QUIET = 1.0
+"""Seconds without a delivery after which we ask whether there are any more. A queue that begins with 65,535 takes
+its time, and an answer that comes behind deliveries would have us hold them all."""
 RETURN_TIMEOUT = 1.0
 """Seconds to wait until what was looked at is back in its queue."""
-UNLIMITED = 0
+PATIENCE = 10.0
+"""Seconds without a delivery after which we take it that the rest is somebody else's, whatever the broker counts."""
 
 
 class Browsing:
@@ -40,8 +42,9 @@ class Browsing:
         self._left = self._there
         self._limit = limit
         self.consumer = Consumer(self._channel, queue)
+        self._granted = min(self._there, MOST)
         if self._there:
-            self.consumer.start(UNLIMITED)
+            self.consumer.start(self._granted)
 
     def deliveries(self) -> Iterator[Delivery]:
         """Each message once, in their order."""
@@ -68,9 +71,14 @@ class Browsing:
     def _methods(self) -> Iterator[Any]:
         while self._left and (method := self._next()) is not None:
             self._left -= 1
+            self._granted -= 1
+            if not self._granted and self._left:  # a prefetch has 16 bits (AMQP 0-9-1, basic.qos)
+                self._granted = min(self._left, MOST)
+                self.consumer.more(self._granted)
             yield method
 
     def _next(self) -> Any:
+        deadline = time.monotonic() + PATIENCE
         while True:
             while self._link.arrived:
                 method = self._link.arrived.popleft()
@@ -79,7 +87,8 @@ class Browsing:
             try:
                 self._link.drain_events(timeout=QUIET)
             except TimeoutError:
-                if not wire.ready(self._channel, self.consumer.queue) and not self._link.arrived:
+                rest = wire.ready(self._channel, self.consumer.queue)
+                if not self._link.arrived and (not rest or time.monotonic() > deadline):
                     return None  # somebody else has taken the rest
 
     def _wait_returned(self, expected: int) -> None:

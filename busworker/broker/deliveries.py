@@ -37,7 +37,7 @@ class Consumer:
         self._number = 0
 
     def start(self, prefetch: int) -> None:
-        """Begins, with at most so many unsettled (0: any number). Waits until the broker has taken it."""
+        """Begins, with at most so many unsettled. Waits until the broker has taken it."""
         self._channel.basic_qos(0, prefetch, False)
         self._channel.basic_consume(self.queue, consumer_tag=self._part(prefetch))
 
@@ -52,6 +52,10 @@ class Consumer:
             total -= self._cancel()
         if total < wanted:
             self._add(wanted - total)
+
+    def more(self, prefetch: int) -> None:
+        """Allows so many more. Waits for nothing."""
+        self._add(prefetch)
 
     def cease(self) -> None:
         """Ends deliveries. Waits for nothing: some may still arrive."""
