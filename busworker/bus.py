@@ -38,11 +38,6 @@ OPEN_PORT = "busworker.publisher:open_port"
 class PublishPort(Protocol):
     """Where `Bus.publish` hands its messages."""
 
-    @property
-    def delays(self) -> bool:
-        """Whether the broker can hold a message back until it is due."""
-        ...
-
     def publish(self, outgoing: Outgoing, *, immediately: bool) -> Receipt:
         """Takes a message; gives it an id if it has none."""
         ...
@@ -181,7 +176,7 @@ class Bus:
                 Nothing is published.
             TypeError: `topic` is no Topic.
             ApplicationError: called while the application is being imported by `start` or `check`.
-            ConfigurationError: the delay is no duration, or one on `amqp://`, which can't do that yet.
+            ConfigurationError: the delay is no duration.
 
         Guarantees:
             A confirmed message is stored: it survives the death of any process. Messages of one thread are stored in
@@ -220,10 +215,7 @@ class Bus:
         if correlation_id is not None:
             properties["correlation_id"] = short(correlation_id, "correlation_id")
         outgoing = Outgoing(BUS_EXCHANGE, topic, body, properties, checked_headers(headers), wait)
-        port = self._open_port()
-        if wait and not port.delays:
-            raise ConfigurationError("this broker can't hold messages back yet: publish without a delay")
-        return port.publish(outgoing, immediately=immediately)
+        return self._open_port().publish(outgoing, immediately=immediately)
 
     def flush(self, timeout: float | None = None) -> None:
         """Waits until every message published so far is confirmed or has failed.

@@ -51,7 +51,6 @@ class WorkerJob:
         stacks: the file for its Python stacks at its end (`ipc.stacks`).
         log_stacks: the file of all processes for those that the log wants.
         board: the pool's scoreboard.
-        delays: whether the broker can hold a message back.
     """
 
     bus: Bus | None
@@ -64,4 +63,3 @@ class WorkerJob:
     stacks: int
     log_stacks: int
     board: Scoreboard
-    delays: bool

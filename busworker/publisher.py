@@ -26,7 +26,6 @@ from busworker.brokers import parse
 from busworker.errors import BrokerUnavailable, BusworkerError, PublishFailed
 from busworker.message import Outgoing
 from busworker.receipt import Receipt, conclude
-from busworker.urls import holds_back
 
 if TYPE_CHECKING:
     from busworker.broker.session import Session
@@ -61,7 +60,6 @@ class Publisher:
 
     def __init__(self, url: str, deadline: float) -> None:
         self._url = url
-        self.delays = holds_back(url)
         self._deadline = deadline
         self._reached = False
         self._reset()

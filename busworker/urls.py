@@ -50,11 +50,6 @@ def bus_identity(url: str) -> str:
     return ";".join(sorted({_identity(part.strip()) for part in url.split(";") if part.strip()}))
 
 
-def holds_back(url: str) -> bool:
-    """Whether the broker of that URL can hold a message back until it is due: so far the embedded ones."""
-    return url.partition(":")[0].strip().lower() not in _PORTS
-
-
 def _without_password(word: re.Match[str]) -> str:
     head, at, host = word[0].rpartition("@")
     user = _USER.search(head) if at else None

@@ -23,7 +23,7 @@ from busworker.broker.refused import Refused
 from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled
 from busworker.brokers import Broker
 from busworker.errors import BrokerError, BrokerUnavailable, ConfigurationError, EncodeError
-from busworker.message import OWN_PREFIX, Delivery, Outgoing
+from busworker.message import OWN_PREFIX, TOPIC, Delivery, Outgoing
 
 FLUSH_EACH = 64
 """Messages that are written before the socket gets them: the broker works on them while we write the next."""
@@ -58,6 +58,7 @@ class AmqpSession(Session):
         self._counting: Any = None
         self._descriptors: dict[int, int] = {}
         self._over = False
+        self._delays = False
         self._ceased = False
         self._tick_at = 0.0
         try:
@@ -161,6 +162,7 @@ class AmqpSession(Session):
             now = time.monotonic()
             if again := self._refused.take(now):
                 self._declarer.again()
+                self._delays = False
             for item in again:
                 self._publish_copies(item)
             self._link.pump()
@@ -268,7 +270,7 @@ class AmqpSession(Session):
 
     def _send(self, outgoing: Outgoing, batch: Batch) -> None:
         if outgoing.delay:
-            raise ConfigurationError("publish(delay=) isn't available on amqp:// yet: publish without a delay")
+            outgoing = self._delayed(outgoing, outgoing.delay)
         try:
             self._link.publish(
                 self._channel.channel_id,
@@ -281,6 +283,19 @@ class AmqpSession(Session):
         except ValueError as error:
             raise EncodeError(f"message {outgoing.id or '(no id)'} can't be sent by AMQP: {error}") from error
         self._confirms.sent(outgoing, batch)
+
+    def _delayed(self, outgoing: Outgoing, delay: float) -> Outgoing:
+        topic = outgoing.routing_key
+        try:
+            target = topology.delayed_target(delay, topic)
+        except ValueError as error:
+            raise EncodeError(f"message {outgoing.id or '(no id)'} can't be sent by AMQP: {error}") from error
+        if not self._delays:
+            self._declarer.delays(self._connections[-1])  # which fetches, if there is one: the other may be blocked
+            self._delays = True
+        # The routing key is longer when it arrives.
+        headers = {**outgoing.headers, TOPIC: topic}
+        return Outgoing(target.exchange, target.routing_key, outgoing.body, outgoing.properties, headers)
 
     def _returned(self, why: str, exchange: str, routing_key: str, _: bytes, body: bytes) -> None:
         self._confirms.returned(why, exchange, routing_key, body)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import kombu
 from amqp.exceptions import PreconditionFailed
+from kombu.transport.native_delayed_delivery import declare_native_delayed_delivery_exchanges_and_queues
 
 from busworker.broker import mismatch, topology
 from busworker.broker.mismatch import Mismatch
@@ -71,6 +73,11 @@ class Declarer:
     def delayed(self) -> None:
         """Where delayed messages wait, the first time."""
         self._once(*topology.delayed())
+
+    def delays(self, connection: kombu.Connection) -> None:
+        """The 28 queues of kombu's native delayed delivery on AMQP, and the way from there to the subscriptions."""
+        declare_native_delayed_delivery_exchanges_and_queues(connection, "quorum", topology.DELAY_PREFIX)
+        self._channel().exchange_bind(topology.DUE, topology.due_exchange(), "#")
 
     def _once(self, exchange: topology.Exchange, queue: topology.Queue) -> None:
         if queue.name not in self._declared:

@@ -6,6 +6,7 @@ argument needs a new name, because a broker refuses to redeclare with other argu
 
 from __future__ import annotations
 
+import math
 import re
 
 import msgspec
@@ -19,6 +20,11 @@ UNROUTED = "busworker.unrouted"
 BACK = "busworker.back"
 RETRY = "busworker.retry."
 DELAYED = "busworker.delayed"
+DUE = "busworker.due"
+DELAY_PREFIX = "busworker"
+"""Of kombu's names for the queues of native delayed delivery."""
+DELAY_BITS = 28
+LONGEST_DELAY = (1 << DELAY_BITS) - 1
 UNROUTED_LIMIT = 100_000
 DEAD_SUFFIX = "/dead"
 
@@ -94,6 +100,8 @@ def base(flavour: Flavour) -> tuple[list[Exchange], list[Queue]]:
         Exchange(EXCHANGE, "topic", {"alternate-exchange": UNROUTED}),
         Exchange(BACK, "direct", {"alternate-exchange": UNROUTED}),
     ]
+    if flavour.queue_type is not None:
+        exchanges.append(Exchange(DUE, "topic", {"alternate-exchange": UNROUTED}))
     unrouted = {"x-max-length": UNROUTED_LIMIT, "x-overflow": "drop-head", **_always_quorum(flavour)}
     queues = [Queue(UNROUTED, unrouted, ((UNROUTED, ""),))]
     return exchanges, queues
@@ -118,7 +126,7 @@ def work(topic: str, service: str, channel: str, flavour: Flavour) -> list[Queue
     }
     return [
         Queue(dead_queue(name), _typed(flavour)),
-        Queue(name, arguments, ((EXCHANGE, topic), (BACK, name))),
+        Queue(name, arguments, ((EXCHANGE, topic), (BACK, name), *_due(topic, flavour))),
     ]
 
 
@@ -142,6 +150,32 @@ def retry(delay: int, flavour: Flavour) -> tuple[Exchange, Queue]:
 def retry_queues() -> list[str]:
     """The names of all retry queues there can be."""
     return [f"{RETRY}{delay}" for delay in LADDER]
+
+
+def due_exchange() -> str:
+    """Where kombu's native delayed delivery puts what is due; all of it goes on to `busworker.due`."""
+    return f"{DELAY_PREFIX}_celery_delayed_delivery"
+
+
+def delayed_target(seconds: float, topic: str) -> Target:
+    """Where a message goes on AMQP that is to be routed so many seconds from now, rounded up to whole ones.
+
+    The routing key has a word for each bit of the delay, then the topic. For each bit that is set the message waits in
+    one queue, from the highest on; what is above needn't be passed.
+
+    Raises:
+        ValueError: that is later than 28 bits of seconds, eight years.
+    """
+    whole = math.ceil(seconds)
+    if whole > LONGEST_DELAY:
+        raise ValueError(f"a delay of {whole} s is over the {LONGEST_DELAY} s that can be had here")
+    bits = ".".join(f"{whole:0{DELAY_BITS}b}")
+    return Target(f"{DELAY_PREFIX}_celery_delayed_{whole.bit_length() - 1}", f"{bits}.{topic}")
+
+
+def _due(topic: str, flavour: Flavour) -> tuple[tuple[str, str], ...]:
+    # A star for each bit: with # a message for a.b would reach a subscription of b.
+    return () if flavour.queue_type is None else ((DUE, "*." * DELAY_BITS + topic),)
 
 
 def _always_quorum(flavour: Flavour) -> dict[str, object]:

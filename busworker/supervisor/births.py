@@ -9,7 +9,6 @@ from busworker.declaration import ChannelSpec
 from busworker.jobs import ConsumerJob, WorkerJob
 from busworker.supervisor.child import Birth
 from busworker.supervisor.orders import Orders
-from busworker.urls import holds_back
 
 
 class Place(NamedTuple):
@@ -56,7 +55,6 @@ def worker_birth(orders: Orders, place: Place, ends: Ends) -> Birth:
         stacks=ends.stacks,
         log_stacks=orders.stacks,
         board=orders.boards[place.channel].scoreboard,
-        delays=holds_back(orders.broker),
     )
     role = f"worker {orders.service.name}.{place.channel}/{place.slot + 1}"
     keep = (ends.link.fileno(), ends.supervisor.fileno(), ends.stacks)

@@ -41,7 +41,7 @@ class Worker:
         self._link = Link(job.link, blocking=True)
         self._mailbox = Mailbox(self._link)
         self._bus = job.bus if job.bus is not None else application.load(job.app)
-        self._bus.use_port(WorkerPort(self._mailbox, self._bus.publish_deadline, delays=job.delays))
+        self._bus.use_port(WorkerPort(self._mailbox, self._bus.publish_deadline))
         self._runner = Runner(self._bus, job.channel, self._set_deadline, self._look)
         title = f"busworker: worker {self._bus.name}.{job.channel}/{job.slot + 1}"
         self._desk = Desk(job.board, job.slot, self._mailbox, self._supervisor, title)

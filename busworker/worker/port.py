@@ -63,11 +63,9 @@ class WorkerPort:
     Args:
         mailbox: the way to the consumer.
         deadline: seconds until a message published at once has failed.
-        delays: whether the broker can hold a message back.
     """
 
-    def __init__(self, mailbox: Mailbox, deadline: float, *, delays: bool) -> None:
-        self.delays = delays
+    def __init__(self, mailbox: Mailbox, deadline: float) -> None:
         self._mailbox = mailbox
         self._deadline = deadline
 

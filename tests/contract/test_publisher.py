@@ -20,7 +20,7 @@ from busworker import Bus, Topic
 from busworker.broker.session import Session
 from busworker.broker.topology import EXCHANGE, UNROUTED
 from busworker.errors import EncodeError, PublishFailed
-from busworker.message import own_headers_removed
+from busworker.message import own_headers_removed, read_envelope
 from busworker.payload import MAX_BODY
 from busworker.receipt import Receipt
 from tests.contract.bench import PATIENCE, Bench, fetched, ids, queued, wait_ready
@@ -285,6 +285,27 @@ def test_delays_are_not_rounded_and_the_shorter_comes_first(engine: Bench) -> No
         bus.publish(registered, EVENT, id=f"after {delay}", delay=delay)
     bus.flush(PATIENCE)
     assert ids(fetched(engine.consumer(work), 3)) == ["after 0", "after 0.1", "after 0.4"]
+
+
+def test_a_delay_of_seconds_holds_on_every_transport(bench: Bench) -> None:
+    bus, session = bench.bus(), bench.session()
+    near = session.declare_work("registered", "email", "welcome")  # the end of the topic, and not meant
+    published = time.monotonic()
+    receipt = bus.publish(registered, EVENT, delay=1, headers={"mine": 1}, id="late").wait(PATIENCE)
+    works = [session.declare_work(topic, "email", "welcome") for topic in ("user.registered", "user.*", "#")]
+    for work in works:
+        (delivery,) = fetched(bench.consumer(work), 1)
+        assert (delivery.properties["message_id"], delivery.body) == (receipt.id, BODY)
+        assert (read_envelope(delivery).topic, delivery.headers["mine"]) == ("user.registered", 1)
+    assert 0.99 <= time.monotonic() - published < 2.9, "within a second"
+    wait_ready(session, near, 0)
+
+
+def test_what_is_due_and_nobody_subscribes_to_is_unrouted(amqp_url: str, home: Home) -> None:
+    with Bench(amqp_url, home) as bench:  # on the engine somebody has to look for it
+        receipt = bench.bus().publish(registered, EVENT, delay=1).wait(PATIENCE)
+        (unrouted,) = queued(bench.session(), UNROUTED, 1)
+    assert (unrouted.properties["message_id"], read_envelope(unrouted).topic) == (receipt.id, "user.registered")
 
 
 # Failed

@@ -43,7 +43,6 @@ class Outbox:
     sent: list[Outgoing] = field(default_factory=list)
     immediate: list[bool] = field(default_factory=list)
     calls: list[tuple[str, float | None]] = field(default_factory=list)
-    delays: bool = True
 
     def publish(self, outgoing: Outgoing, *, immediately: bool) -> Receipt:
         self.sent.append(outgoing)

@@ -14,6 +14,8 @@ DEAD = f"{WORK}/dead"
 SAFE = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
 TO_THE_DEAD = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD}
 BINDINGS = (("busworker", "user.registered"), ("busworker.back", WORK))
+BOUND = (*BINDINGS, ("busworker.due", "*." * 28 + "user.registered"))
+"""On RabbitMQ: what was delayed comes by an exchange of its own."""
 
 
 def test_names_are_those_of_the_design() -> None:
@@ -52,12 +54,13 @@ def test_copies_go_to_the_ladder_back_or_to_the_dead() -> None:
 
 
 @pytest.mark.parametrize(("flavour", "typed"), [(EMBEDDED, False), (QUORUM, True), (CLASSIC, True), (RABBITMQ_4, True)])
-def test_the_base_is_three_exchanges_and_the_unrouted_queue(flavour: Flavour, typed: bool) -> None:
+def test_the_base_is_a_few_exchanges_and_the_unrouted_queue(flavour: Flavour, typed: bool) -> None:
     exchanges, queues = topology.base(flavour)
     assert exchanges == [
         Exchange("busworker.unrouted", "fanout"),
         Exchange("busworker", "topic", {"alternate-exchange": "busworker.unrouted"}),
         Exchange("busworker.back", "direct", {"alternate-exchange": "busworker.unrouted"}),
+        *([Exchange("busworker.due", "topic", {"alternate-exchange": "busworker.unrouted"})] if typed else []),
     ]
     bounded: dict[str, object] = {"x-max-length": 100_000, "x-overflow": "drop-head"}
     quorum = {"x-queue-type": "quorum"} if typed else {}
@@ -75,7 +78,7 @@ def test_a_subscription_on_quorum_queues_loses_nothing_on_its_way_to_the_dead() 
     kind = {"x-queue-type": "quorum"}
     assert topology.work("user.registered", "email", "welcome", QUORUM) == [
         Queue(DEAD, {**kind}),
-        Queue(WORK, {**TO_THE_DEAD, **kind, **SAFE}, BINDINGS),
+        Queue(WORK, {**TO_THE_DEAD, **kind, **SAFE}, BOUND),
     ]
 
 
@@ -83,7 +86,7 @@ def test_a_delivery_limit_is_lifted_only_where_the_broker_knows_that() -> None:
     kind = {"x-queue-type": "quorum", "x-delivery-limit": -1}
     assert topology.work("user.registered", "email", "welcome", RABBITMQ_4) == [
         Queue(DEAD, {**kind}),
-        Queue(WORK, {**TO_THE_DEAD, **kind, **SAFE}, BINDINGS),
+        Queue(WORK, {**TO_THE_DEAD, **kind, **SAFE}, BOUND),
     ]
 
 
@@ -91,7 +94,7 @@ def test_classic_queues_have_no_argument_they_refuse() -> None:
     kind = {"x-queue-type": "classic"}
     assert topology.work("user.registered", "email", "welcome", CLASSIC) == [
         Queue(DEAD, {**kind}),
-        Queue(WORK, {**TO_THE_DEAD, **kind}, BINDINGS),
+        Queue(WORK, {**TO_THE_DEAD, **kind}, BOUND),
     ]
 
 
@@ -122,3 +125,17 @@ def test_delayed_messages_are_routed_when_due() -> None:
     exchange, queue = topology.delayed()
     assert exchange == Exchange("busworker.delayed", "fanout")
     assert queue == Queue("busworker.delayed", {"x-dead-letter-exchange": "busworker"}, (("busworker.delayed", ""),))
+
+
+def test_a_delay_is_a_word_for_each_bit_and_starts_at_the_highest() -> None:
+    target = topology.delayed_target(4.2, "user.registered")
+    assert target.exchange == "busworker_celery_delayed_2"
+    assert target.routing_key == "0." * 25 + "1.0.1.user.registered"
+    assert topology.delayed_target(0.001, "t").exchange == "busworker_celery_delayed_0"
+    with pytest.raises(ValueError, match="268435456"):
+        topology.delayed_target(2**28, "t")
+
+
+def test_a_delayed_message_is_bound_by_its_whole_topic() -> None:
+    (_, work) = topology.work("user.*", "email", "welcome", QUORUM)
+    assert ("busworker.due", "*." * 28 + "user.*") in work.bindings
