@@ -19,7 +19,7 @@ from busworker.channel import Channel, name_of
 from busworker.declaration import ChannelSpec, ServiceSpec
 from busworker.errors import ApplicationError, ConfigurationError
 from busworker.headers import checked_headers, short
-from busworker.message import BUS_EXCHANGE, HeaderValue, Message, Outgoing
+from busworker.message import BUS_EXCHANGE, LONGEST_DELAY, HeaderValue, Message, Outgoing
 from busworker.names import checked_name
 from busworker.receipt import Receipt
 from busworker.topic import Topic
@@ -202,6 +202,8 @@ class Bus:
     ) -> Receipt:
         """As `publish`, with JSON that is encoded already and isn't checked."""
         wait = None if delay is None else seconds(delay, "delay")
+        if wait and wait > LONGEST_DELAY:
+            raise ConfigurationError(f"delay={delay!r}: give at most {LONGEST_DELAY} s, eight years")
         properties: dict[str, object] = {
             "content_type": "application/json",
             "content_encoding": "utf-8",

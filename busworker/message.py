@@ -19,6 +19,9 @@ Headers: TypeAlias = dict[str, HeaderValue]
 
 BUS_EXCHANGE = "busworker"
 """Where events are published: a topic exchange, the routing key is the topic."""
+DELAY_BITS = 28
+LONGEST_DELAY = (1 << DELAY_BITS) - 1
+"""Seconds for which a message can be held back: what kombu's native delayed delivery has bits for, eight years."""
 ATTEMPT = "x-busworker-attempt"
 TOPIC = "x-busworker-topic"
 REPLAY = "x-busworker-replay"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import kombu
+import msgspec
 
 from busworker.broker import topology, wire
 from busworker.broker.browsing import Browsing
@@ -191,7 +192,7 @@ class AmqpSession(Session):
             except EncodeError:
                 # Its publisher's headers are more than this broker takes in a frame.
                 ours = {name: value for name, value in one.headers.items() if name.startswith(OWN_PREFIX)}
-                self._send(Outgoing(one.exchange, one.routing_key, one.body, one.properties, ours), batch)
+                self._send(msgspec.structs.replace(one, headers=ours), batch)
 
     def _conclude(self, item: Settled) -> None:
         consumer = self._consumers.get(item.tag >> Consumer.SHIFT)
@@ -286,10 +287,7 @@ class AmqpSession(Session):
 
     def _delayed(self, outgoing: Outgoing, delay: float) -> Outgoing:
         topic = outgoing.routing_key
-        try:
-            target = topology.delayed_target(delay, topic)
-        except ValueError as error:
-            raise EncodeError(f"message {outgoing.id or '(no id)'} can't be sent by AMQP: {error}") from error
+        target = topology.delayed_target(delay, topic)
         if not self._delays:
             self._declarer.delays(self._connections[-1])  # which fetches, if there is one: the other may be blocked
             self._delays = True
@@ -314,9 +312,13 @@ class AmqpSession(Session):
         channel, self._counting = self._counting, None
         patience, link.patience = link.patience, COUNT_TIMEOUT
         try:
-            with self._watched():
+            with translated(self.broker):
                 channel = channel or link.channel()
                 ready = wire.ready_if_exists(channel, queue)
+        except BrokerUnavailable as error:
+            # What is merely late may still come; a broker that is gone for good is noticed by its heartbeats.
+            self._over = self._over or not isinstance(error.__cause__, TimeoutError)
+            raise
         finally:
             link.patience = patience
         if ready is None:  # which has closed it
@@ -365,9 +367,8 @@ class AmqpSession(Session):
         try:
             with translated(self.broker):
                 yield
-        except BrokerError as error:
-            # What is merely late may still come; a broker that is gone for good is noticed by its heartbeats.
-            self._over = self._over or not isinstance(error.__cause__, TimeoutError)
+        except BrokerError:
+            self._over = True
             raise
 
 

@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from busworker.copies import Target
-from busworker.message import BUS_EXCHANGE
+from busworker.message import BUS_EXCHANGE, DELAY_BITS
 from busworker.retry import LADDER
 
 EXCHANGE = BUS_EXCHANGE
@@ -23,8 +23,6 @@ DELAYED = "busworker.delayed"
 DUE = "busworker.due"
 DELAY_PREFIX = "busworker"
 """Of kombu's names for the queues of native delayed delivery."""
-DELAY_BITS = 28
-LONGEST_DELAY = (1 << DELAY_BITS) - 1
 UNROUTED_LIMIT = 100_000
 DEAD_SUFFIX = "/dead"
 
@@ -163,12 +161,11 @@ def delayed_target(seconds: float, topic: str) -> Target:
     The routing key has a word for each bit of the delay, then the topic. For each bit that is set the message waits in
     one queue, from the highest on; what is above needn't be passed.
 
-    Raises:
-        ValueError: that is later than 28 bits of seconds, eight years.
+    Args:
+        seconds: over 0, and at most `LONGEST_DELAY`.
+        topic: by which it is routed then.
     """
     whole = math.ceil(seconds)
-    if whole > LONGEST_DELAY:
-        raise ValueError(f"a delay of {whole} s is over the {LONGEST_DELAY} s that can be had here")
     bits = ".".join(f"{whole:0{DELAY_BITS}b}")
     return Target(f"{DELAY_PREFIX}_celery_delayed_{whole.bit_length() - 1}", f"{bits}.{topic}")
 

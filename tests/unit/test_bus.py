@@ -372,7 +372,7 @@ def test_only_a_topic_or_a_pattern_is_subscribed_to(bus: Bus) -> None:
         bus.channel("c").subscribe(wrong)
 
 
-@pytest.mark.parametrize("delay", [-1, "later", float("nan"), timedelta(1), [3]])
+@pytest.mark.parametrize("delay", [-1, "later", float("nan"), timedelta(1), [3], 2**28])
 def test_a_bad_delay_is_refused(bus: Bus, outbox: Outbox, delay: Any) -> None:
     with pytest.raises(ConfigurationError, match="delay"):
         bus.publish(registered, EVENT, delay=delay)
