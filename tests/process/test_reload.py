@@ -54,6 +54,7 @@ def hung_up(stage: Stage, *args: str) -> Service:
     stage.wait_recorded(1)
     service.signal(signal.SIGHUP)
     service.wait_log(DRAINING)
+    service.wait_log("/2 ended")  # the consumer has heard of it, and the worker without work has gone
     return service
 
 

@@ -219,7 +219,8 @@ class _Pair:
 
     def _reset(self) -> None:
         for one in (self._near, self._far):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            with contextlib.suppress(OSError):  # it is closed already
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 def _bound(port: int) -> socket.socket:
