@@ -157,8 +157,8 @@ class Session(ABC):
         return []
 
     def release(self, claim_file: str) -> None:
-        """On the engine: gives back what an abandoned pool had claimed, marked as redelivered."""
-        raise NotImplementedError(claim_file)
+        """On the engine: gives back what an abandoned pool had claimed, marked as redelivered. AMQP has no claims."""
+        return
 
     # Publishing
 

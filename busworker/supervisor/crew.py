@@ -260,21 +260,18 @@ class Crew:
                 log.error("consumer %s sent %s, which is ignored", self.name, type(frame).__name__)
 
     def _ready(self) -> None:
-        consumer = self.pool.consumer
-        if consumer is not None:
+        if (consumer := self.pool.consumer) is not None:
             self.pool.consumer_ready(consumer)
             log.info("consumer %s ready", self.name)
 
     def _troubled(self, error: str, exit_code: int | None) -> None:
-        consumer = self.pool.consumer
-        if consumer is None:
+        if (consumer := self.pool.consumer) is None:
             return
         consumer.ready, consumer.trouble = False, error
-        if exit_code is None:
-            return
-        log.error("%s can't go on: %s", self.name, error)
-        if not self.pool.ever_ready:  # else what it needs was taken away meanwhile: it tries on
-            self._service.fail(exit_code, time.monotonic())
+        if exit_code is not None:
+            log.error("%s can't go on: %s", self.name, error)
+            if not self.pool.ever_ready:  # else what it needs was taken away meanwhile: it tries on
+                self._service.fail(exit_code, time.monotonic())
 
     def _finishing(self, done: frames.WorkerDone) -> None:
         worker = self.pool.workers.get(done.slot)
