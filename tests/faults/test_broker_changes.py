@@ -8,7 +8,7 @@ import pytest
 from amqp.basic_message import Message
 
 from tests.support import Service, Stage, wait_until
-from tests.support.orders import SHOP, TILLS, TOPIC, Till, published, settled, wait_handled
+from tests.support.orders import SHOP, TILLS, TOPIC, Till, published, settled
 from tests.support.rabbitmq import Node
 from tests.support.transports import on
 
@@ -41,7 +41,7 @@ def test_a_queue_that_is_deleted_under_a_service_is_made_anew(stage: Stage) -> N
     service = shop(stage)
     processes = pids(service)
     published(stage, 20)
-    wait_handled(stage, 20 - len(stage.record("end")))
+    stage.wait_recorded(2 * 20)
     stage.wait_empty("shop")
     with stage.kombu() as channel:
         channel.queue_delete(WORK)
