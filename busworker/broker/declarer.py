@@ -7,7 +7,6 @@ from typing import Any
 
 import kombu
 from amqp.exceptions import PreconditionFailed
-from kombu.transport.native_delayed_delivery import declare_native_delayed_delivery_exchanges_and_queues
 
 from busworker.broker import mismatch, topology
 from busworker.broker.mismatch import Mismatch
@@ -76,6 +75,9 @@ class Declarer:
 
     def delays(self, connection: kombu.Connection) -> None:
         """The 28 queues of kombu's native delayed delivery on AMQP, and the way from there to the subscriptions."""
+        # Not above: it brings multiprocessing, which no consumer that delays nothing must carry.
+        from kombu.transport.native_delayed_delivery import declare_native_delayed_delivery_exchanges_and_queues
+
         declare_native_delayed_delivery_exchanges_and_queues(connection, "quorum", topology.DELAY_PREFIX)
         self._channel().exchange_bind(topology.DUE, topology.due_exchange(), "#")
 
