@@ -192,7 +192,10 @@ class AmqpSession(Session):
             except EncodeError:
                 # Its publisher's headers are more than this broker takes in a frame.
                 ours = {name: value for name, value in one.headers.items() if name.startswith(OWN_PREFIX)}
-                self._send(msgspec.structs.replace(one, headers=ours), batch)
+                try:
+                    self._send(msgspec.structs.replace(one, headers=ours), batch)
+                except EncodeError as error:
+                    raise BrokerUnavailable(str(error)) from error
 
     def _conclude(self, item: Settled) -> None:
         consumer = self._consumers.get(item.tag >> Consumer.SHIFT)

@@ -38,6 +38,7 @@ class Consumer:
 
     def start(self, prefetch: int) -> None:
         """Begins, with at most so many unsettled. Waits until the broker has taken it."""
+        prefetch = min(max(prefetch, 1), MOST)
         self._channel.basic_qos(0, prefetch, False)
         self._channel.basic_consume(self.queue, consumer_tag=self._part(prefetch))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from busworker.broker.session import Session
 from busworker.broker.topology import dead_queue
-from busworker.errors import BrokerError
+from busworker.errors import BusworkerError
 from busworker.ipc import frames
 
 log = logging.getLogger("busworker.consumer")
@@ -28,7 +28,7 @@ def counts_told(request: int, session: Session | None, queues: Sequence[str], in
             ready, dead = (_sum(session, names) for names in (queues, list(map(dead_queue, queues))))
             waits = [session.waiting(queue) for queue in queues]
             waiting = None if None in waits else sum(count or 0 for count in waits)
-    except BrokerError as error:
+    except BusworkerError as error:
         log.warning("the counts can't be had: %s", error)
     return frames.CountsTold(request, ready, waiting, dead, in_flight)
 

@@ -107,8 +107,8 @@ class Consumer:
             return 0.0  # ended as they arrived: owed, or not ours to serve
         if not (self._has_room() or self._session.pushes):
             return EVERY  # an outcome or a frame wakes us
-        keeping = min(self._adopting.next_at, self._retaining.next_at)
-        due = min(keeping, self._watchdog.next_at, self._dispatcher.crowded_until)
+        keeping = float("inf") if self._draining else min(self._adopting.next_at, self._retaining.next_at)
+        due = min(keeping, self._watchdog.next_at, self._dispatcher.crowded_until, self._at_once.next_due)
         return max(min(self._session.next_due(), due - now), 0.0)
 
     # The supervisor
@@ -280,8 +280,8 @@ class Consumer:
         self._standing.failed(error, exit_code)
         self._at_once.trouble = str(error)
         session = self._session
-        # One that pushes has to be read all the time, which nobody does while nothing else can go on.
-        if session is not None and (session.is_over() or (exit_code is not None and session.pushes)):
+        # One that pushes has to be read all the time, which nobody does during the pause before the next try.
+        if session is not None and (session.is_over() or session.pushes):
             self._lose_connection(session)
 
     def _lose_connection(self, session: Session) -> None:
@@ -304,7 +304,8 @@ class Consumer:
             self._take_in(delivery)
         if not session.pushes:
             return
-        if arrived or not self._has_room():
+        # A prefetch may be full of what waits for its confirms.
+        if arrived or not self._has_room() or self._settlements.left or session.trouble:
             self._watchdog.heard(now)
         elif now >= self._watchdog.next_at:
             self._look_for_ready(session)

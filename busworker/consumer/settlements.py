@@ -69,8 +69,8 @@ class Settlements:
             session.declare_retry(delay)
 
     def concluded(self, tags: list[int]) -> list[Concluded]:
-        """Those that the session has settled."""
-        return [self._under_way.pop(tag) for tag in tags]
+        """Those that the session has settled, without what it began before a `submit` failed: that comes again."""
+        return [self._under_way.pop(tag) for tag in tags if tag in self._under_way]
 
     def lose(self) -> list[Held]:
         """The session is over: their messages come again, with a new one, and are settled then."""

@@ -3,11 +3,15 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
+from busworker.consumer.adopting import EVERY
 from tests.support import Service, Stage, wait_until
+from tests.support.transports import on
 
 APP = """
 import ctypes, os, signal, time
@@ -227,3 +231,24 @@ def test_a_stopped_process_holds_up_no_other_stack(stage: Stage) -> None:
     assert "in next_order" in stack_of(service, "worker shop.pool/2")
     os.kill(consumer.pid, signal.SIGCONT)
     assert service.terminate() == 0
+
+
+@on("amqp")
+def test_a_drain_that_takes_long_costs_no_time(stage: Stage) -> None:
+    """Longer than anything that a consumer looks for from time to time, and doesn't while it drains."""
+    stage.home.write("shop.py", APP)
+    service = stage.start("shop")
+    stage.publish("work", "gated")
+    stage.wait_recorded(1)
+    service.signal(signal.SIGTERM)
+    service.wait_log("/2 ended")
+    (consumer,) = service.tree("consumer")
+    used = psutil.Process(consumer.pid).cpu_times
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() - began > EVERY + 0.5, EVERY + 5, "the time of the next look")
+    before = used()
+    wait_until(lambda: time.monotonic() - began > EVERY + 2.5, EVERY + 5, "two more seconds")
+    spent = used().user + used().system - before.user - before.system
+    stage.touch("gate")
+    assert service.wait() == 0
+    assert spent < 0.2, "a loop that never waits"

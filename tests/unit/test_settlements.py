@@ -64,6 +64,17 @@ def test_what_could_not_be_submitted_stays() -> None:
     assert settlements.fresh
 
 
+def test_what_was_begun_before_a_submit_failed_is_not_concluded_but_lost() -> None:
+    settlements, session = Settlements((SPEC,)), Session()
+    begun = ended(how.Returned())
+    settlements.add(begun)
+    session.fails = True
+    with pytest.raises(BrokerUnavailable):
+        settlements.submit(session, 0.0)  # type: ignore[arg-type]
+    assert settlements.concluded([begun.held.delivery.tag]) == []
+    assert settlements.lose() == [begun.held]
+
+
 def test_a_lost_session_leaves_the_outcomes_with_their_messages() -> None:
     settlements = Settlements((SPEC,))
     under_way, fresh = ended(how.Returned()), ended(how.Raised(Error("ValueError", "x")))

@@ -15,9 +15,9 @@ READ_SIZE = 256 * 1024
 MOST_AT_ONCE = 1024 * 1024
 """Bytes that are read before they are looked at: what more there is waits in the kernel, and then in the broker."""
 SEND_SIZE = 256 * 1024
-USER_TIMEOUT = 30_000
-"""Milliseconds for which what was sent may stay unacknowledged, or find no room at the broker, which stops reading
-while it has an alarm (tcp(7), TCP_USER_TIMEOUT). py-amqp's 1,000 would drop such a connection again and again."""
+USER_TIMEOUT = 0
+"""No limit of our own for what finds no room at the broker, which stops reading while it has an alarm (tcp(7),
+TCP_USER_TIMEOUT). py-amqp's second would drop such a connection again and again; heartbeats find out who is gone."""
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
