@@ -68,7 +68,7 @@ class AmqpSession(Session):
                 self._channel: Any = self._link.channel()
                 self._channel.confirm_select()
                 self._link.on_confirm = self._confirms.confirmed
-                self._link.on_return = self._returned
+                self._link.on_return = self._confirms.returned
                 self._declarer = Declarer(self._channel, _flavour(broker, self._link))
         except BaseException:
             self.close()
@@ -182,7 +182,9 @@ class AmqpSession(Session):
                 self._refused.stored(batch.item)
                 self._conclude(batch.item)
             else:
-                self._refused.add(batch.item, batch.refusal, now)
+                # What is stored already isn't sent again.
+                again = msgspec.structs.replace(batch.item, publishes=tuple(batch.refused))
+                self._refused.add(again, batch.refusal, now)
 
     def _publish_copies(self, item: Settled) -> None:
         batch = _Settling(len(item.publishes), item=item)
@@ -273,6 +275,7 @@ class AmqpSession(Session):
         self.keep_alive()
 
     def _send(self, outgoing: Outgoing, batch: Batch) -> None:
+        meant = outgoing
         if outgoing.delay:
             outgoing = self._delayed(outgoing, outgoing.delay)
         try:
@@ -286,7 +289,7 @@ class AmqpSession(Session):
             )
         except ValueError as error:
             raise EncodeError(f"message {outgoing.id or '(no id)'} can't be sent by AMQP: {error}") from error
-        self._confirms.sent(outgoing, batch)
+        self._confirms.sent(outgoing, batch, meant)
 
     def _delayed(self, outgoing: Outgoing, delay: float) -> Outgoing:
         topic = outgoing.routing_key
@@ -297,9 +300,6 @@ class AmqpSession(Session):
         # The routing key is longer when it arrives.
         headers = {**outgoing.headers, TOPIC: topic}
         return Outgoing(target.exchange, target.routing_key, outgoing.body, outgoing.properties, headers)
-
-    def _returned(self, why: str, exchange: str, routing_key: str, _: bytes, body: bytes) -> None:
-        self._confirms.returned(why, exchange, routing_key, body)
 
     # Looking
 

@@ -12,15 +12,24 @@ from busworker.message import Outgoing
 
 
 class Batch(msgspec.Struct, eq=False):
-    """Messages that belong together: `left` aren't confirmed yet, `refusal` is why one was not stored."""
+    """Messages that belong together.
+
+    Attributes:
+        left: how many aren't answered yet.
+        refusal: why one was not stored; None: so far all are.
+        refused: those that were not stored, as they were meant.
+    """
 
     left: int
     refusal: str | None = None
+    refused: list[Outgoing] = []
 
 
 class _Sent(msgspec.Struct, gc=False):
     outgoing: Outgoing
+    meant: Outgoing
     batch: Batch
+    came_back: bool = False
 
 
 class Confirms:
@@ -31,10 +40,16 @@ class Confirms:
         self._open: dict[int, _Sent] = {}
         self._complete: list[Batch] = []
 
-    def sent(self, outgoing: Outgoing, batch: Batch) -> None:
-        """Call for each publish, in the order in which they are sent."""
+    def sent(self, outgoing: Outgoing, batch: Batch, meant: Outgoing | None = None) -> None:
+        """Call for each publish, in the order in which they are sent.
+
+        Args:
+            outgoing: what was sent.
+            batch: what it belongs to.
+            meant: what would be sent again, if that is something else.
+        """
         self._number += 1
-        self._open[self._number] = _Sent(outgoing, batch)
+        self._open[self._number] = _Sent(outgoing, meant or outgoing, batch)
 
     def confirmed(self, number: int, multiple: bool, stored: bool) -> None:
         """The broker's answer."""
@@ -43,6 +58,8 @@ class Confirms:
             if sent is not None:
                 if not stored:
                     sent.batch.refusal = sent.batch.refusal or f"it refused a message to {_target(sent.outgoing)}"
+                if sent.came_back or not stored:
+                    sent.batch.refused.append(sent.meant)
                 sent.batch.left -= 1
                 if not sent.batch.left:
                     self._complete.append(sent.batch)
@@ -52,6 +69,7 @@ class Confirms:
         for sent in self._open.values():
             one = sent.outgoing
             if one.exchange == exchange and one.routing_key == routing_key and one.body == body:
+                sent.came_back = True
                 sent.batch.refusal = f"{_target(one)} leads to no queue ({why})"
 
     def complete(self) -> list[Batch]:

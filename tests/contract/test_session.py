@@ -7,7 +7,9 @@ from busworker.broker.topology import UNROUTED
 from busworker.errors import BrokerUnavailable
 from busworker.message import Outgoing
 from tests.contract.bench import Bench, ack, event, events, fetched, ids, queued, wait_ready
+from tests.support import Home, wait_until
 
+FULL = {"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"}
 HOLDER = """
 import select, sys
 from busworker.broker.session import open_session
@@ -200,6 +202,41 @@ def test_a_message_is_not_acknowledged_if_what_it_publishes_can_not_be_stored(
     consumer.close()
     wait_ready(session, work, 1)
     assert ids(fetched(bench.consumer(work), 1)) == ["kept"]
+
+
+def test_what_is_stored_is_not_sent_again_with_what_the_broker_refuses(amqp_url: str, home: Home) -> None:
+    with Bench(amqp_url, home) as bench:
+        session = bench.session()
+        work = session.declare_work("user.registered", "email", "welcome")
+        other = session.declare_work("mail.sent", "email", "welcome")
+        full = bench.kombu().channel()
+        full.queue_declare("full", durable=True, auto_delete=False, arguments=FULL)
+        session.publish([*events(1), Outgoing("", "full", b"{}", {"delivery_mode": 2}, {})])
+        consumer = bench.consumer(work)
+        (delivery,) = fetched(consumer, 1)
+        consumer.submit([ack(delivery, event("mail.sent"), Outgoing("", "full", b"{}", {"delivery_mode": 2}, {}))])
+        tried = Tries(consumer)
+        wait_until(lambda: tried.turn() >= 3, 20.0, "three refusals")
+        wait_ready(session, other, 1)
+        full.queue_delete("full")
+        full.queue_declare("full", durable=True, auto_delete=False)
+        wait_until(lambda: consumer.concluded() == [delivery.tag], 20.0, "it is settled")
+        assert consumer.trouble is None
+        wait_ready(session, other, 1)
+
+
+class Tries:
+    """Counts how often a session was refused something: each time it waits longer."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._seen: set[float] = set()
+
+    def turn(self) -> int:
+        assert self._session.concluded() == []
+        again_at = self._session._refused.again_at  # type: ignore[attr-defined]
+        self._seen |= {again_at} - {float("inf")}
+        return len(self._seen)
 
 
 def test_settlements_and_what_they_publish_are_one_transaction(engine: Bench) -> None:

@@ -59,6 +59,21 @@ def test_what_came_back_is_not_stored_although_it_is_confirmed() -> None:
     assert gone.refusal == "'no.queue' in exchange 'busworker.back' leads to no queue (NO_ROUTE)"
 
 
+def test_only_what_was_refused_or_came_back_is_told_as_such() -> None:
+    confirms = Confirms()
+    kept, full, lonely = outgoing("a"), outgoing("full"), outgoing("no.queue")
+    batch = sent(confirms, kept, full)
+    meant = outgoing("topic")
+    batch.left += 1
+    confirms.sent(lonely, batch, meant)
+    confirms.returned("NO_ROUTE", "busworker.back", "no.queue", b"{}")
+    confirms.confirmed(1, False, True)
+    confirms.confirmed(2, False, False)
+    confirms.confirmed(3, False, True)
+    assert confirms.complete() == [batch]
+    assert batch.refused == [full, meant]
+
+
 def test_confirms_of_what_is_not_known_are_ignored() -> None:
     confirms = Confirms()
     confirms.confirmed(7, False, True)

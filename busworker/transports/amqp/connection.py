@@ -36,7 +36,7 @@ class Connection(pyamqp.Connection):
         patience: seconds for an answer to what is asked.
         arrived: messages that were delivered and nobody has taken from here yet.
         on_confirm: told of a confirm: its number, whether it holds for all up to it, whether it is stored.
-        on_return: told of a message that was returned: why, its exchange, its routing key, its header, its body.
+        on_return: told of a message that was returned: why, its exchange, its routing key, its body.
         blocked: why the broker takes no publishes now (RabbitMQ, "Blocked Connection Notifications"); else None.
     """
 
@@ -47,7 +47,7 @@ class Connection(pyamqp.Connection):
         self.patience = PATIENCE
         self.arrived: deque[frames.Method] = deque()
         self.on_confirm: Callable[[int, bool, bool], None] | None = None
-        self.on_return: Callable[[str, str, str, bytes, bytes], None] | None = None
+        self.on_return: Callable[[str, str, str, bytes], None] | None = None
         self.blocked: str | None = None
         self._reader = frames.FrameReader()
 
@@ -156,7 +156,7 @@ class Connection(pyamqp.Connection):
         exchange, at = read_short(method.payload, at)
         routing_key, _ = read_short(method.payload, at)
         assert self.on_return is not None
-        self.on_return(_str(text), _str(exchange), _str(routing_key), method.header or b"", method.body)
+        self.on_return(_str(text), _str(exchange), _str(routing_key), method.body)
 
 
 def read_deliver(payload: bytes) -> tuple[int, bool, str]:
