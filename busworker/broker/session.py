@@ -19,7 +19,7 @@ from busworker.errors import BrokerUnavailable
 from busworker.message import Delivery, Outgoing
 
 CONFIRM_TIMEOUT = 30.0
-"""Seconds without a confirm after which a connection counts as lost."""
+"""Seconds that a publish or a settlement waits for its confirms, where it waits; `submit` does not."""
 
 
 class Settled(msgspec.Struct):

@@ -238,11 +238,6 @@ class Dispatcher:
         return (hands << 2 * fours) + (1 << len(self.lonely).bit_length()) - 1
 
     @property
-    def handed(self) -> int:
-        """How many messages workers have."""
-        return sum(len(worker.handed) for worker in self.workers.values())
-
-    @property
     def _hands(self) -> int:
         return self._concurrency * sum(1 for worker in self.workers.values() if not worker.retiring)
 
