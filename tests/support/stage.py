@@ -61,10 +61,12 @@ class Stage:
 
     @contextmanager
     def kombu(self) -> Iterator[Any]:
-        """A foreign program's channel to the bus."""
+        """A foreign program's channel to the bus. What it publishes to RabbitMQ is confirmed: a broker drops what it
+        holds of others when their connection closes."""
         url = (self.home.broker or f"filesystem://{self.home.state}/busworker/bus").partition("?")[0]
         transport = EMBEDDED.get(url.partition(":")[0])
-        with kombu.Connection(url, transport=transport) if transport else kombu.Connection(url) as connection:
+        options = {} if transport else {"confirm_publish": True}
+        with kombu.Connection(url, transport=transport, transport_options=options) as connection:
             yield connection.channel()
 
     # What is done
