@@ -20,21 +20,42 @@ class Sending(msgspec.Struct):
     tags: list[int] = []
 
 
-class Acks:
-    """The deliveries of one kombu_channel."""
+class _Runs:
+    """A set of tags, kept as its runs: one delivery that stays open for long has millions settled behind it."""
 
     def __init__(self) -> None:
+        self._last: dict[int, int] = {}
+        """Of each run, by its first tag."""
+        self._first: dict[int, int] = {}
+
+    def add(self, tag: int) -> None:
+        first = self._first.pop(tag - 1, tag)
+        last = self._last.pop(tag + 1, tag)
+        self._last[first], self._first[last] = last, first
+
+    def take(self, first: int) -> int | None:
+        """Takes the run that begins there out; returns its last tag."""
+        last = self._last.pop(first, None)
+        if last is not None:
+            del self._first[last]
+        return last
+
+
+class Acks:
+    """The deliveries of one kombu_channel.
+
+    Attributes:
+        settled: how many are.
+    """
+
+    def __init__(self) -> None:
+        self.settled = 0
         self._low = 0
         """All up to this one are settled, and the broker knows."""
-        self._gone: set[int] = set()
+        self._gone = _Runs()
         """Above that: settled one by one."""
         self._done: set[int] = set()
         self._since = float("inf")
-
-    @property
-    def settled(self) -> int:
-        """How many are."""
-        return self._low + len(self._gone)
 
     @property
     def next_due(self) -> float:
@@ -55,6 +76,7 @@ class Acks:
     def returned(self, tag: int) -> None:
         """A delivery was given back: the broker has been told."""
         self._gone.add(tag)
+        self.settled += 1
 
     def take(self, now: float, *, at_once: bool = False) -> Sending:
         """What to send now. `at_once`: all of it, whatever else may come."""
@@ -62,9 +84,11 @@ class Acks:
         if self._done and (at_once or now >= self.next_due):
             sending.single = sorted(self._done)
             sending.tags += sending.single
-            self._gone |= self._done
+            for tag in sending.single:
+                self._gone.add(tag)
             self._done.clear()
         self._since = now if self._done and sending.upto else self._since if self._done else float("inf")
+        self.settled += len(sending.tags)
         return sending
 
     def _contiguous(self) -> Sending:
@@ -74,8 +98,8 @@ class Acks:
                 self._done.remove(tag)
                 tags.append(tag)
                 upto = tag
-            elif tag in self._gone:
-                self._gone.remove(tag)
+            elif (last := self._gone.take(tag)) is not None:
+                tag = last
             else:
                 break
             tag += 1

@@ -1,5 +1,7 @@
 """Every delivery that is done is acknowledged once, contiguous ones as one, the others soon."""
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +45,21 @@ def test_what_was_given_back_is_no_gap() -> None:
     assert (sending := acks.take(0.0)).upto == 2
     assert sending.tags == [2]
     assert acks.settled == 2
+
+
+def test_one_that_stays_open_costs_no_memory_for_those_behind_it() -> None:
+    acks = Acks()
+    tracemalloc.start()
+    for tag in range(2, 100_002):
+        acks.done(tag, 0.0)
+        if not tag % 10:
+            acks.take(0.0, at_once=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert acks.settled == 100_000 - 1
+    assert peak < 64 * 1024
+    acks.done(1, 0.0)
+    assert acks.take(0.0).upto == 100_001
 
 
 @given(st.permutations(range(1, 20)), st.sets(st.integers(1, 19)), st.data())
