@@ -6,6 +6,7 @@ everything on it (RabbitMQ, "Connections in Blocked State"). Who consumes nothin
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,12 @@ from busworker.brokers import Broker
 from busworker.errors import BrokerError, BrokerUnavailable, ConfigurationError, EncodeError
 from busworker.message import OWN_PREFIX, TOPIC, Delivery, Outgoing
 
+log = logging.getLogger("busworker.broker")
+
 FLUSH_EACH = 64
 """Messages that are written before the socket gets them: the broker works on them while we write the next."""
+LAST_CONFIRMS = 1.0
+"""Seconds that a session which is over waits for confirms; they take milliseconds, or never come."""
 COUNT_TIMEOUT = 2.0
 """Seconds for a count: a consumer has better things to do than to wait for it."""
 MOST_HEARTBEAT = 5.0
@@ -136,10 +141,22 @@ class AmqpSession(Session):
         return concluded
 
     def stored(self) -> list[int]:
+        self._wait_for_confirms()
         concluded, self._concluded = self._concluded, []
         for consumer in self._consumers.values():
             concluded += consumer.unacknowledged()
         return concluded
+
+    def _wait_for_confirms(self) -> None:
+        """If only the fetching connection is lost, the other tells soon what is stored and needn't be sent again."""
+        deadline = time.monotonic() + LAST_CONFIRMS
+        try:
+            with translated(self.broker):
+                while self._confirms.left and not self._link.blocked:
+                    self._link.drain_events(timeout=max(0.0, deadline - time.monotonic()))
+                    self._answered(time.monotonic())
+        except BrokerError as error:
+            log.debug("the copies of %d messages may be stored: %s", self._confirms.left, error)
 
     def settle(self, items: Sequence[Settled]) -> None:
         left = {item.tag for item in items}

@@ -40,6 +40,11 @@ class Confirms:
         self._open: dict[int, _Sent] = {}
         self._complete: list[Batch] = []
 
+    @property
+    def left(self) -> int:
+        """How many messages aren't answered yet."""
+        return len(self._open)
+
     def sent(self, outgoing: Outgoing, batch: Batch, meant: Outgoing | None = None) -> None:
         """Call for each publish, in the order in which they are sent.
 

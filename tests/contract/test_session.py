@@ -1,5 +1,8 @@
 """A session keeps its promises on every transport: it declares, fetches, settles and lets look."""
 
+import os
+import socket
+
 import pytest
 
 from busworker.broker.session import Counts, Session, Settled
@@ -223,6 +226,27 @@ def test_what_is_stored_is_not_sent_again_with_what_the_broker_refuses(amqp_url:
         wait_until(lambda: consumer.concluded() == [delivery.tag], 20.0, "it is settled")
         assert consumer.trouble is None
         wait_ready(session, other, 1)
+
+
+def test_what_the_other_connection_confirms_after_the_fetching_one_is_lost_is_stored(amqp_url: str, home: Home) -> None:
+    with Bench(amqp_url, home) as bench:
+        session = bench.session()
+        work = session.declare_work("user.registered", "email", "welcome")
+        other = session.declare_work("mail.sent", "email", "welcome")
+        session.publish(events(1))
+        consumer = bench.consumer(work)
+        (delivery,) = fetched(consumer, 1)
+        fetching, _ = consumer.filenos()
+        consumer.submit([ack(delivery, event("mail.sent"))])
+        with socket.socket(fileno=os.dup(fetching)) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(BrokerUnavailable):
+            consumer.fetch(1)
+        assert consumer.stored() == [delivery.tag]
+        wait_ready(session, other, 1)
+        consumer.close()
+        (again,) = fetched(bench.consumer(work), 1)
+        assert again.redelivered
 
 
 class Tries:
