@@ -21,6 +21,9 @@ from busworker.message import Delivery, key_of, read_envelope
 from busworker.names import matches
 from busworker.outcome import Error, WorkerInfo
 
+OVERDUE = 60.0
+"""Seconds of a connection after which the messages of a lost one have come back, or went to another pool: a broker
+delivers what was returned to it before all else."""
 REMEMBERED = 10_000
 """Settled keys that are remembered on a broker that may lose an acknowledgement."""
 
@@ -37,6 +40,7 @@ class Intake:
         self._subscriptions = subscriptions
         self._owed = Owed(board)
         self._lost: dict[bytes, list[Held]] = {}
+        self._overdue_at = float("inf")
         self._settled: OrderedDict[bytes, None] = OrderedDict()
 
     def admit(self, delivery: Delivery, subscription: int) -> Held | Ended | None:
@@ -59,10 +63,28 @@ class Intake:
             envelope.id = uuid.uuid4().hex
         return self._served(held)
 
+    def connected(self, now: float) -> None:
+        """A connection is there: what was lost with an earlier one may come back.
+
+        Args:
+            now: monotonic seconds.
+        """
+        self._overdue_at = now + OVERDUE
+
+    def overdue(self, now: float) -> list[Held]:
+        """Those that were lost and have ended, and don't come back; then they are forgotten."""
+        if now < self._overdue_at or not self._lost:
+            return []
+        found = [held for alike in self._lost.values() for held in alike if held.outcome is not None]
+        self.forget(found)
+        self._overdue_at = now + 1.0  # others may end later
+        return found
+
     def lose(self, helds: Iterable[Held]) -> None:
         """The connection is lost: these are executing or have ended, and will be delivered again."""
+        self._overdue_at = float("inf")
         for held in helds:
-            if not held.lost:  # with an earlier connection
+            if not held.lost:  # else with an earlier connection
                 held.lost = True
                 self._lost.setdefault(held.key, []).append(held)  # foreign ones may be alike
 

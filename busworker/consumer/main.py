@@ -25,13 +25,7 @@ from busworker.consumer.settling import Ended, ended_by_death
 from busworker.consumer.standing import Standing
 from busworker.consumer.watch import Watch
 from busworker.consumer.watchdog import Watchdog
-from busworker.errors import (
-    BrokerUnavailable,
-    BusworkerError,
-    ConfigurationError,
-    ProtocolError,
-    TopologyMismatch,
-)
+from busworker.errors import BrokerUnavailable, BusworkerError, ConfigurationError, ProtocolError, TopologyMismatch
 from busworker.ipc import frames
 from busworker.ipc.link import Link
 from busworker.jobs import ConsumerJob
@@ -164,8 +158,7 @@ class Consumer:
     def _wait_again(self, helds: list[Held]) -> None:
         """These were handed to a worker that is gone, and aren't charged."""
         for held in helds:
-            self._board.close_entry(held.slot, held.number)
-            self._dispatcher.entry_closed(held)
+            self._close_entry(held)
         self._intake.forget(held for held in helds if held.lost)
         self._dispatcher.wait_again(held for held in helds if not held.lost)
 
@@ -244,6 +237,7 @@ class Consumer:
             self._settlements.submit(session, time.time())
             self._at_once.submit(session)
             self._conclude(session, session.concluded())
+            self._forget(self._intake.overdue(now))
             if not self._draining:
                 self._adopting.adopt(session, list(self._queues), self._intake, now)
                 self._retaining.keep(session, self._queues, now, time.time())
@@ -274,6 +268,7 @@ class Consumer:
         if session.pushes:
             self._watchdog.heard(time.monotonic())
         self._standing.connected()
+        self._intake.connected(time.monotonic())
         return session
 
     def _trouble(self, error: BusworkerError, exit_code: int | None) -> None:
@@ -351,6 +346,12 @@ class Consumer:
         else:
             self._settlements.add(ended)
 
+    def _forget(self, helds: list[Held]) -> None:
+        """Another pool was given these while there was no connection: what became of them here doesn't count."""
+        for held in helds:
+            log.warning("message %s went to another consumer when the connection was lost", held.envelope.id)
+            self._close_entry(held)
+
     def _conclude(self, session: Session, tags: list[int]) -> None:
         """After the commit, or the last confirm: close the entries, count, and tell what failed."""
         if not tags:
@@ -377,8 +378,7 @@ class Consumer:
             self._dispatcher.entry_closed(held)
 
     def _tell(self, ended: Ended, text: str) -> None:
-        envelope = ended.held.envelope
-        spec = self._channel.subscriptions[ended.held.subscription]
+        spec, envelope = self._channel.subscriptions[ended.held.subscription], ended.held.envelope
         name = subscription(spec.topic, self._job.service, self._channel.name)
         log.warning("%s message %s attempt %d/%d: %s", name, envelope.id, envelope.attempt, spec.max_attempts, text)
 

@@ -6,7 +6,7 @@ import pytest
 
 from busworker import outcome as how
 from busworker.consumer.dispatch import Held
-from busworker.consumer.intake import Intake
+from busworker.consumer.intake import OVERDUE, Intake
 from busworker.consumer.settling import Ended
 from busworker.declaration import SubscriptionSpec
 from busworker.message import Delivery
@@ -70,3 +70,23 @@ def test_what_nobody_executes_any_more_is_new_when_it_comes_again(intake: Intake
     again = intake.admit(delivery(2, redelivered=True, message_id="m1"), 0)
     assert isinstance(again, Held)
     assert again is not held
+
+
+def test_what_has_ended_and_does_not_come_back_is_forgotten(intake: Intake) -> None:
+    ended, executing = admitted(intake, 1, message_id="m1"), admitted(intake, 2, message_id="m2")
+    intake.lose([ended, executing])
+    ended.outcome = how.Returned()
+    intake.connected(100.0)
+    assert intake.overdue(100.0 + OVERDUE - 0.1) == []
+    assert intake.overdue(100.0 + OVERDUE) == [ended]
+    assert intake.overdue(100.0 + 2 * OVERDUE) == []
+    assert isinstance(intake.admit(delivery(3, redelivered=True, message_id="m1"), 0), Held)
+    assert intake.admit(delivery(4, redelivered=True, message_id="m2"), 0) is None, "this one is still executing"
+
+
+def test_without_a_connection_nothing_is_overdue(intake: Intake) -> None:
+    held = admitted(intake, 1, message_id="m1")
+    intake.connected(0.0)
+    intake.lose([held])
+    held.outcome = how.Returned()
+    assert intake.overdue(10 * OVERDUE) == []
