@@ -1,6 +1,7 @@
 """The fixtures that every test may ask for, and the check that none leaves anything running."""
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ RUN = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it runs in the background with interrupts ignored, and our commands would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     given: dict[str, str] | None = getattr(config, "workerinput", None)
     if given is not None:
         config.stash[RUN] = Path(given["run"])
