@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from busworker.message import Message
     from busworker.payload import Json
-    from busworker.receipt import Receipt
+    from busworker.receipt import Receipt, Receipts
     from busworker.retry import RetryPolicy
     from busworker.topic import Pattern, Topic
 
@@ -54,6 +54,7 @@ __all__ = [
     "ProtocolError",
     "PublishFailed",
     "Receipt",
+    "Receipts",
     "Reject",
     "Retry",
     "RetryPolicy",
@@ -68,7 +69,7 @@ _HOMES = {
     "channel": ("Channel",),
     "message": ("Message",),
     "payload": ("Json",),
-    "receipt": ("Receipt",),
+    "receipt": ("Receipt", "Receipts"),
     "retry": ("RetryPolicy",),
     "topic": ("Pattern", "Topic"),
 }

@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar, cast
 
 from busworker.channel import Channel, name_of
@@ -21,7 +23,7 @@ from busworker.errors import ApplicationError, ConfigurationError
 from busworker.headers import checked_headers, short
 from busworker.message import BUS_EXCHANGE, LONGEST_DELAY, HeaderValue, Message, Outgoing
 from busworker.names import checked_name
-from busworker.receipt import Receipt
+from busworker.receipt import Receipt, Receipts
 from busworker.topic import Topic
 from busworker.units import seconds, size
 
@@ -59,6 +61,9 @@ class Bus:
         broker: the broker's URL; the settings `--broker` and `BUSWORKER_BROKER` win over it.
         imports: modules that hold handlers, imported when the service starts.
         publish_deadline: seconds after which a receipt that isn't confirmed has failed.
+        spool: a folder on a local disk. What an ordinary process publishes and the broker can't take within a second
+            is kept there, in order, and sent when it can, by this process or another with the same spool. The setting
+            `BUSWORKER_SPOOL` wins over it; None: there is none. Handlers publish with their outcome and need none.
 
     Raises:
         ConfigurationError: the name or the deadline can't be used.
@@ -70,16 +75,19 @@ class Bus:
         broker: str | None = None,
         imports: Iterable[str] = (),
         publish_deadline: float | str = 10.0,
+        spool: str | os.PathLike[str] | None = None,
     ) -> None:
         self.name = checked_name(name, "service")
         self.broker = broker
         self.imports = tuple([imports] if isinstance(imports, str) else imports)
         self.publish_deadline = seconds(publish_deadline, "publish_deadline", least=0.001)
+        self.spool = None if spool is None else str(Path(spool).expanduser().absolute())
         self.channels: dict[str, Channel] = {}
         self.worker_start_hooks: list[Callable[[], object]] = []
         self.worker_stop_hooks: list[Callable[[], object]] = []
         self.around_hooks: list[Around] = []
         self._port: PublishPort | None = None
+        self._opens = False
 
     @property
     def spec(self) -> ServiceSpec:
@@ -186,8 +194,42 @@ class Bus:
         try:
             name, encode = topic.name, topic.codec.encode
         except AttributeError as error:
-            raise TypeError(f'publish takes a Topic, not {topic!r}: give Topic("name", type of its events)') from error
+            raise _no_topic(topic) from error
         return self.publish_body(name, encode(event), id, headers, delay, correlation_id, immediately=immediately)
+
+    def publish_many(
+        self,
+        topic: Topic[T],
+        events: Iterable[T],
+        *,
+        headers: Mapping[str, HeaderValue] | None = None,
+        delay: float | str | None = None,
+        correlation_id: str | None = None,
+        immediately: bool = False,
+    ) -> Receipts:
+        """Publishes events of one topic, as `publish` does with each; none if one of them can't be.
+
+        Args:
+            topic: where to.
+            events: the events; all are read and encoded before the first is published.
+            headers: own headers of each.
+            delay: of each.
+            correlation_id: of each.
+            immediately: as with `publish`.
+
+        Returns:
+            Their receipts, in their order, which can be waited for together.
+
+        Raises:
+            EncodeError: as with `publish`; nothing is published.
+        """
+        try:
+            name, encode = topic.name, topic.codec.encode
+        except AttributeError as error:
+            raise _no_topic(topic) from error
+        bodies = [encode(event) for event in events]
+        each = partial(self.publish_body, name, headers=headers, delay=delay, correlation_id=correlation_id)
+        return Receipts([each(body, immediately=immediately) for body in bodies])
 
     def publish_body(
         self,
@@ -251,13 +293,23 @@ class Bus:
         return port
 
     def _new_port(self) -> PublishPort:
+        if self._opens:
+            raise RuntimeError("a signal handler publishes while the first publish is being set up: try it once more")
+        self._opens = True
+        try:
+            return self._imported_port()
+        finally:
+            self._opens = False
+
+    def _imported_port(self) -> PublishPort:
         module, _, function = OPEN_PORT.partition(":")
         open_port = cast("Callable[[Bus], PublishPort]", getattr(importlib.import_module(module), function))
         return open_port(self)
 
 
-_opening = threading.Lock()
-"""Held while a port is opened, so that threads that publish first share one; and over a fork, so that it is free."""
+_opening = threading.RLock()
+"""Held while a port is opened, so that threads that publish first share one; and over a fork, so that it is free. A
+signal handler that interrupts that must not wait for what it has interrupted."""
 os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 _importing = 0
 
@@ -271,6 +323,10 @@ def importing() -> Generator[None]:
         yield
     finally:
         _importing -= 1
+
+
+def _no_topic(given: object) -> TypeError:
+    return TypeError(f'publish takes a Topic, not {given!r}: give Topic("name", type of its events)')
 
 
 def _is_count(value: object) -> bool:

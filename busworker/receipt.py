@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
-from collections.abc import Callable, Generator
-from typing import Literal, TypeAlias
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Literal, TypeAlias, overload
 
 from busworker.errors import PublishFailed
 
 State: TypeAlias = Literal["pending", "confirmed", "failed", "unknown"]
+
+log = logging.getLogger("busworker.publisher")
 
 # One condition for all receipts of a process: a receipt costs no lock of its own, and most are never waited for.
 _changed = threading.Condition()
@@ -30,21 +35,23 @@ class Receipt:
 
     Attributes:
         id: the message's id.
+        spooled: it is confirmed because it is kept on this machine's disk until the broker can take it.
     """
 
-    __slots__ = ("_callbacks", "_error", "_guard", "_state", "id")
+    __slots__ = ("_callbacks", "_error", "_guard", "_state", "id", "spooled")
 
     def __init__(self, id: str, guard: Callable[[], None] | None = None) -> None:
         """Makes a pending receipt; `guard` is called before each wait and may raise to refuse it."""
         self.id = id
+        self.spooled = False
         self._state: State = "pending"
         self._error: Exception | None = None
         self._guard = guard
-        self._callbacks: list[Callable[[Receipt], None]] | None = None
+        self._callbacks: list[Callable[[Receipt], object]] | None = None
 
     @property
     def state(self) -> State:
-        """`pending`; `confirmed`: stored by the broker; `failed`: not stored; `unknown`: it can't be told."""
+        """`pending`; `confirmed`: stored, by the broker or in the spool; `failed`: not stored; `unknown`: who knows."""
         return self._state
 
     @property
@@ -79,23 +86,33 @@ class Receipt:
             self._guard()
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
-        self._when_ended(lambda _: _set(done, loop))
+        self.add_done_callback(lambda _: _set(done, loop))
         yield from done.wait().__await__()
         return self._result()
 
-    def _when_ended(self, callback: Callable[[Receipt], None]) -> None:
-        # Private: called by the publisher's thread, which an error in an application's callback would end.
+    def add_done_callback(self, callback: Callable[[Receipt], object]) -> None:
+        """Calls a function with this receipt once it has ended; at once, if it has.
+
+        It is called by the publisher's thread, or by this one, and must not wait: nothing is published meanwhile.
+        What it raises is logged.
+        """
         with _changed:
             if self._state == "pending":
                 self._callbacks = [*(self._callbacks or ()), callback]
                 return
-        callback(self)
+        self._call(callback)
 
-    def _end(self, state: State, error: Exception | None) -> list[Callable[[Receipt], None]] | None:
+    def _call(self, callback: Callable[[Receipt], object]) -> None:
+        try:
+            callback(self)
+        except Exception:
+            log.exception("a callback of the receipt of message %s failed", self.id)
+
+    def _end(self, state: State, error: Exception | None, spooled: bool) -> list[Callable[[Receipt], object]] | None:
         """Ends it unless it has ended, under the lock of all receipts; returns whom to call back without that lock."""
         if self._state != "pending":
             return None
-        self._state, self._error = state, error
+        self._state, self._error, self.spooled = state, error, spooled
         callbacks, self._callbacks = self._callbacks, None
         return callbacks
 
@@ -108,17 +125,72 @@ class Receipt:
         return self
 
 
-def conclude(receipts: list[Receipt], state: State, error: Exception | None = None) -> None:
+class Receipts(Sequence[Receipt]):
+    """The receipts of messages that were published together, in their order."""
+
+    __slots__ = ("_all",)
+
+    def __init__(self, receipts: Iterable[Receipt]) -> None:
+        self._all = tuple(receipts)
+
+    @overload
+    def __getitem__(self, index: int) -> Receipt: ...
+    @overload
+    def __getitem__(self, index: slice) -> Receipts: ...
+    def __getitem__(self, index: int | slice) -> Receipt | Receipts:
+        return Receipts(self._all[index]) if isinstance(index, slice) else self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def wait(self, timeout: float | None = None) -> Receipts:
+        """Blocks until all messages are confirmed.
+
+        Args:
+            timeout: seconds for all together; None waits as long as the publisher's deadline takes.
+
+        Returns:
+            These receipts, confirmed.
+
+        Raises:
+            PublishFailed: some `failed` or are `unknown`; each receipt tells.
+            TimeoutError: some are still pending after `timeout`; waiting again is fine.
+            RuntimeError: called inside an attempt.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for receipt in self._all:
+            with contextlib.suppress(PublishFailed):
+                receipt.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return self._result()
+
+    def __await__(self) -> Generator[object, None, Receipts]:
+        """As `wait`, without blocking the event loop."""
+        for receipt in self._all:
+            with contextlib.suppress(PublishFailed):
+                yield from receipt.__await__()
+        return self._result()
+
+    def __repr__(self) -> str:
+        return f"<Receipts {dict(Counter(receipt.state for receipt in self._all))}>"
+
+    def _result(self) -> Receipts:
+        bad = [receipt for receipt in self._all if receipt.state != "confirmed"]
+        if bad:
+            raise PublishFailed(f"{len(bad)} of {len(self)} messages: {bad[0].error}") from bad[0].error
+        return self
+
+
+def conclude(receipts: list[Receipt], state: State, error: Exception | None = None, *, spooled: bool = False) -> None:
     """Ends pending receipts; those that have ended already stay as they are. For the publisher alone."""
-    called: list[tuple[Callable[[Receipt], None], Receipt]] = []
+    called: list[tuple[Callable[[Receipt], object], Receipt]] = []
     with _changed:
         for receipt in receipts:
-            callbacks = receipt._end(state, error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            callbacks = receipt._end(state, error, spooled)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             if callbacks:
                 called.extend((callback, receipt) for callback in callbacks)
         _changed.notify_all()
     for callback, receipt in called:
-        callback(receipt)
+        receipt._call(callback)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 def _set(done: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:

@@ -100,6 +100,10 @@ def _count(value: object, where: str) -> int:
     return int(text)
 
 
+def _folder(value: object, where: str) -> str:
+    return str(Path(_text(value, where)).expanduser().absolute())
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[object, str], str]:
     def read(value: object, where: str) -> str:
         text = _text(value, where).lower()
@@ -150,6 +154,9 @@ UNROUTED_MAX_AGE = Setting(
     _duration,
     metavar="S",
 )
+SPOOL = Setting(
+    "spool", "folder", None, "Where a publisher keeps what its broker can't take.", _folder, metavar="FOLDER"
+)
 LOG_LEVEL = Setting(
     "log_level",
     "level",
@@ -179,6 +186,7 @@ SETTINGS: tuple[Setting[str] | Setting[int] | Setting[float], ...] = (
     DEAD_MAX_AGE,
     DEAD_MAX_COUNT,
     UNROUTED_MAX_AGE,
+    SPOOL,
     LOG_LEVEL,
     LOG_FORMAT,
 )

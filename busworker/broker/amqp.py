@@ -17,22 +17,23 @@ import msgspec
 
 from busworker.broker import topology, wire
 from busworker.broker.browsing import Browsing
-from busworker.broker.confirms import Batch, Confirms
+from busworker.broker.confirms import Batch
 from busworker.broker.connection import CONNECT_TIMEOUT, connect, translated
 from busworker.broker.declarer import Declarer
 from busworker.broker.deliveries import Consumer, read_delivery
+from busworker.broker.publishing import Publishing
 from busworker.broker.refused import Refused
 from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled
 from busworker.brokers import Broker
-from busworker.errors import BrokerError, BrokerUnavailable, ConfigurationError, EncodeError
-from busworker.message import OWN_PREFIX, TOPIC, Delivery, Outgoing
+from busworker.errors import BrokerError, BrokerUnavailable, BusworkerError, ConfigurationError, EncodeError
+from busworker.message import OWN_PREFIX, Delivery, Outgoing
 
 log = logging.getLogger("busworker.broker")
 
-FLUSH_EACH = 64
-"""Messages that are written before the socket gets them: the broker works on them while we write the next."""
 LAST_CONFIRMS = 1.0
 """Seconds that a session which is over waits for confirms; they take milliseconds, or never come."""
+LEAST_PATIENCE = 0.1
+"""Seconds for connecting, when nothing of its time is left."""
 COUNT_TIMEOUT = 2.0
 """Seconds for a count: a consumer has better things to do than to wait for it."""
 MOST_HEARTBEAT = 5.0
@@ -58,29 +59,25 @@ class AmqpSession(Session):
         self._connections: list[kombu.Connection] = []
         self._consuming: Any = None
         self._consumers: dict[int, Consumer] = {}
-        self._confirms = Confirms()
         self._refused = Refused()
         self._concluded: list[int] = []
         self._counting: Any = None
         self._descriptors: dict[int, int] = {}
         self._over = False
-        self._delays = False
         self._ceased = False
         self._tick_at = 0.0
         try:
             with translated(broker):
                 self._link = self._connected()
-                self._channel: Any = self._link.channel()
-                self._channel.confirm_select()
-                self._link.on_confirm = self._confirms.confirmed
-                self._link.on_return = self._confirms.returned
-                self._declarer = Declarer(self._channel, _flavour(broker, self._link))
+                channel: Any = self._link.channel()
+                self._publishing = Publishing(broker, self._link, channel, self._declare_delays)
+                self._declarer = Declarer(channel, _flavour(broker, self._link))
         except BaseException:
             self.close()
             raise
 
     def _connected(self) -> Any:
-        connection = connect(self.broker, timeout=self._patience, heartbeats=self._heartbeats)
+        connection = connect(self.broker, timeout=max(self._patience, LEAST_PATIENCE), heartbeats=self._heartbeats)
         self._connections.append(connection)
         return wire.link(connection)
 
@@ -152,11 +149,11 @@ class AmqpSession(Session):
         deadline = time.monotonic() + LAST_CONFIRMS
         try:
             with translated(self.broker):
-                while self._confirms.left and not self._link.blocked:
+                while self._publishing.confirms.left and not self._link.blocked:
                     self._link.drain_events(timeout=max(0.0, deadline - time.monotonic()))
                     self._answered(time.monotonic())
         except BrokerError as error:
-            log.debug("the copies of %d messages may be stored: %s", self._confirms.left, error)
+            log.debug("the copies of %d messages may be stored: %s", self._publishing.confirms.left, error)
 
     def settle(self, items: Sequence[Settled]) -> None:
         left = {item.tag for item in items}
@@ -180,7 +177,7 @@ class AmqpSession(Session):
             now = time.monotonic()
             if again := self._refused.take(now):
                 self._declarer.again()
-                self._delays = False
+                self._publishing.delays = False
             for item in again:
                 self._publish_copies(item)
             self._link.pump()
@@ -192,7 +189,7 @@ class AmqpSession(Session):
 
     def _answered(self, now: float) -> None:
         """Concludes what has been confirmed."""
-        for batch in self._confirms.complete():
+        for batch in self._publishing.confirms.complete():
             if not isinstance(batch, _Settling):
                 continue
             if batch.refusal is None:
@@ -207,12 +204,12 @@ class AmqpSession(Session):
         batch = _Settling(len(item.publishes), item=item)
         for one in item.publishes:
             try:
-                self._send(one, batch)
+                self._publishing.send(one, batch)
             except EncodeError:
                 # Its publisher's headers are more than this broker takes in a frame.
                 ours = {name: value for name, value in one.headers.items() if name.startswith(OWN_PREFIX)}
                 try:
-                    self._send(msgspec.structs.replace(one, headers=ours), batch)
+                    self._publishing.send(msgspec.structs.replace(one, headers=ours), batch)
                 except EncodeError as error:
                     raise BrokerUnavailable(str(error)) from error
 
@@ -268,18 +265,19 @@ class AmqpSession(Session):
 
     # Publishing
 
-    def publish(self, outgoing: Sequence[Outgoing], patience: float = CONFIRM_TIMEOUT) -> None:
-        batch = Batch(len(outgoing))
-        deadline = time.monotonic() + patience
+    def publish(self, outgoing: Sequence[Outgoing], patience: float = CONFIRM_TIMEOUT) -> list[BusworkerError | None]:
+        with self._within(patience) as deadline:
+            self._wait_for_the_end_of_an_alarm(deadline)
+            found = self._publishing.publish(outgoing, self._watched, lambda: self._await(deadline))
+        self._answered(time.monotonic())
+        return found
+
+    def _wait_for_the_end_of_an_alarm(self, deadline: float) -> None:
+        """What is sent while the broker reads nothing may be stored much later, when nobody counts on it any more."""
         with self._watched():
-            for number, one in enumerate(outgoing, 1):
-                self._send(one, batch)
-                if not number % FLUSH_EACH:
-                    self._link.pump()
-        while batch.left:
+            self._link.pump()
+        while self._link.blocked is not None:
             self._await(deadline)
-        if batch.refusal is not None:
-            raise BrokerUnavailable(f"broker {self.broker}: {batch.refusal}")
 
     def _await(self, deadline: float) -> None:
         with self._watched():
@@ -291,32 +289,29 @@ class AmqpSession(Session):
                     raise BrokerUnavailable(f"broker {self.broker} hasn't confirmed all in time{blocked}") from None
         self.keep_alive()
 
-    def _send(self, outgoing: Outgoing, batch: Batch) -> None:
-        meant = outgoing
-        if outgoing.delay:
-            outgoing = self._delayed(outgoing, outgoing.delay)
-        try:
-            self._link.publish(
-                self._channel.channel_id,
-                outgoing.exchange,
-                outgoing.routing_key,
-                outgoing.body,
-                outgoing.properties,
-                outgoing.headers,
-            )
-        except ValueError as error:
-            raise EncodeError(f"message {outgoing.id or '(no id)'} can't be sent by AMQP: {error}") from error
-        self._confirms.sent(outgoing, batch, meant)
+    def declare(self, patience: float | None = None) -> None:
+        with self._within(patience):
+            super().declare()
 
-    def _delayed(self, outgoing: Outgoing, delay: float) -> Outgoing:
-        topic = outgoing.routing_key
-        target = topology.delayed_target(delay, topic)
-        if not self._delays:
-            self._declarer.delays(self._connections[-1])  # which fetches, if there is one: the other may be blocked
-            self._delays = True
-        # The routing key is longer when it arrives.
-        headers = {**outgoing.headers, TOPIC: topic}
-        return Outgoing(target.exchange, target.routing_key, outgoing.body, outgoing.properties, headers)
+    @contextmanager
+    def _within(self, patience: float | None) -> Generator[float]:
+        """Waits meanwhile for no answer longer than until then."""
+        deadline = float("inf") if patience is None else time.monotonic() + patience
+        links = self._links()
+        for link in links:
+            link.until = deadline
+        try:
+            yield deadline
+        finally:
+            for link in links:
+                link.until = float("inf")
+
+    def _declare_delays(self) -> None:
+        self._declarer.delays(self._connections[-1])  # which fetches, if there is one: the other may be blocked
+
+    def forget(self) -> None:
+        for link in self._links():
+            link.forget()
 
     # Looking
 

@@ -77,6 +77,11 @@ class Confirms:
                 sent.came_back = True
                 sent.batch.refusal = f"{_target(one)} leads to no queue ({why})"
 
+    def unanswered(self, batch: Batch) -> list[Outgoing]:
+        """Those of a batch that may be stored or not, as they were meant; no answer to them counts any more."""
+        numbers = [number for number, sent in self._open.items() if sent.batch is batch]
+        return [self._open.pop(number).meant for number in numbers]
+
     def complete(self) -> list[Batch]:
         """Those of which all messages have been answered since the last call."""
         complete, self._complete = self._complete, []

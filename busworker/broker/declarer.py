@@ -73,6 +73,11 @@ class Declarer:
         """Where delayed messages wait, the first time."""
         self._once(*topology.delayed())
 
+    def spool(self) -> None:
+        """Where a publisher keeps what its broker can't take."""
+        for queue in topology.spool():
+            self._queue(queue)
+
     def delays(self, connection: kombu.Connection) -> None:
         """The 28 queues of kombu's native delayed delivery on AMQP, and the way from there to the subscriptions."""
         # Not above: it brings multiprocessing, which no consumer that delays nothing must carry.

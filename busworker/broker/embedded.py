@@ -14,7 +14,7 @@ from busworker.broker.connection import connect, translated
 from busworker.broker.declarer import Declarer
 from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled
 from busworker.brokers import Broker
-from busworker.errors import BrokerUnavailable, ConfigurationError
+from busworker.errors import BrokerUnavailable, BusworkerError, ConfigurationError
 from busworker.message import Delivery, Outgoing
 from busworker.transports import store_exists
 
@@ -100,9 +100,10 @@ class EmbeddedSession(Session):
 
     # Publishing
 
-    def publish(self, outgoing: Sequence[Outgoing], patience: float = CONFIRM_TIMEOUT) -> None:
+    def publish(self, outgoing: Sequence[Outgoing], patience: float = CONFIRM_TIMEOUT) -> list[BusworkerError | None]:
         with translated(self.broker):
             self._transact([], outgoing)
+        return [None] * len(outgoing)
 
     # Looking
 

@@ -6,16 +6,17 @@ must be confirmed first. A session belongs to one thread and is not carried over
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
 from busworker.broker.connection import CONNECT_TIMEOUT, translated
 from busworker.broker.declarer import Declarer
 from busworker.brokers import Broker, parse
-from busworker.errors import BrokerUnavailable
+from busworker.errors import BrokerUnavailable, BusworkerError
 from busworker.message import Delivery, Outgoing
 
 CONFIRM_TIMEOUT = 30.0
@@ -55,8 +56,15 @@ class Session(ABC):
 
     # Topology
 
-    def declare(self) -> None:
-        """Declares what publishers and consumers need. Idempotent."""
+    def declare(self, patience: float | None = None) -> None:
+        """Declares what publishers and consumers need. Idempotent.
+
+        Args:
+            patience: seconds that it may take in all where a broker has to answer; None: some for each answer.
+
+        Raises:
+            BrokerUnavailable: it took longer, or can't be done.
+        """
         with translated(self.broker):
             self._declarer.base()
 
@@ -73,6 +81,11 @@ class Session(ABC):
         """Declares the retry queue of a step of the ladder, once a session. 0 needs none."""
         with translated(self.broker):
             self._declarer.retry(delay)
+
+    def declare_spool(self) -> None:
+        """On the engine: declares where a publisher keeps what its broker can't take (`busworker.spool`)."""
+        with translated(self.broker):
+            self._declarer.spool()
 
     # Consuming
 
@@ -163,12 +176,20 @@ class Session(ABC):
     # Publishing
 
     @abstractmethod
-    def publish(self, outgoing: Sequence[Outgoing], patience: float = CONFIRM_TIMEOUT) -> None:
-        """Stores messages: all are confirmed when it returns, in their order. Waits `patience` seconds for confirms.
+    def publish(self, outgoing: Sequence[Outgoing], patience: float = CONFIRM_TIMEOUT) -> list[BusworkerError | None]:
+        """Stores messages, in their order. Waits `patience` seconds for confirms.
+
+        Returns:
+            What became of each: None if it is stored. EncodeError: it can't be sent, and wasn't. BrokerUnavailable:
+            the broker hasn't confirmed it; it may be stored all the same. On the engine all are.
 
         Raises:
-            BrokerUnavailable: on the engine none is stored; on AMQP some may be.
+            BrokerUnavailable: none was sent, and none is stored.
         """
+
+    def forget(self) -> None:
+        """In a forked child, whose session this isn't: gives up its copies of the connections, and tells nobody."""
+        return
 
     # Looking
 
@@ -219,7 +240,7 @@ def open_session(
         claim_file: on the engine, the pool's scoreboard: claims are tied to its lock, and what a dead predecessor
             held comes back at once.
         create: whether an embedded store is made if it doesn't exist.
-        patience: seconds that connecting to a broker may take.
+        patience: seconds that connecting may take, shared by the brokers that are tried.
         heartbeats: whether `keep_alive` will be called; else the broker is asked to expect none.
 
     Raises:
@@ -227,16 +248,16 @@ def open_session(
         ConfigurationError: the URL is wrong or the broker refuses us.
     """
     brokers = parse(url)
+    deadline = time.monotonic() + patience
     if brokers[0].embedded:
         from busworker.broker.embedded import EmbeddedSession
 
         return EmbeddedSession(brokers[0], claim_file=claim_file, create=create)
     from busworker.broker.amqp import AmqpSession
 
-    options: Any = {"patience": patience, "heartbeats": heartbeats}
-    for broker in brokers[:-1]:
+    for left, broker in zip(range(len(brokers), 1, -1), brokers, strict=False):
         try:
-            return AmqpSession(broker, **options)
+            return AmqpSession(broker, patience=(deadline - time.monotonic()) / left, heartbeats=heartbeats)
         except BrokerUnavailable:
             continue
-    return AmqpSession(brokers[-1], **options)
+    return AmqpSession(brokers[-1], patience=deadline - time.monotonic(), heartbeats=heartbeats)

@@ -25,6 +25,9 @@ DELAY_PREFIX = "busworker"
 """Of kombu's names for the queues of native delayed delivery."""
 UNROUTED_LIMIT = 100_000
 DEAD_SUFFIX = "/dead"
+SPOOL = "busworker.spool"
+SPOOL_ASIDE = "busworker.spool.aside"
+"""What of a spool can't be sent, whatever the broker."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -143,6 +146,11 @@ def retry(delay: int, flavour: Flavour) -> tuple[Exchange, Queue]:
         **_at_least_once(flavour, "quorum"),
     }
     return Exchange(name, "fanout"), Queue(name, arguments, ((name, ""),))
+
+
+def spool() -> tuple[Queue, ...]:
+    """The queues of a spool, which is a store of its own and no bus."""
+    return Queue(SPOOL), Queue(SPOOL_ASIDE)
 
 
 def retry_queues() -> list[str]:

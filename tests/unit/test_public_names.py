@@ -27,6 +27,7 @@ PUBLIC = {
     "ProtocolError",
     "PublishFailed",
     "Receipt",
+    "Receipts",
     "Reject",
     "Retry",
     "RetryPolicy",

@@ -34,6 +34,7 @@ class Connection(pyamqp.Connection):
 
     Attributes:
         patience: seconds for an answer to what is asked.
+        until: monotonic seconds after which no answer is waited for, however patient we are.
         arrived: messages that were delivered and nobody has taken from here yet.
         on_confirm: told of a confirm: its number, whether it holds for all up to it, whether it is stored.
         on_return: told of a message that was returned: why, its exchange, its routing key, its body.
@@ -45,6 +46,7 @@ class Connection(pyamqp.Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.patience = PATIENCE
+        self.until = float("inf")
         self.arrived: deque[frames.Method] = deque()
         self.on_confirm: Callable[[int, bool, bool], None] | None = None
         self.on_return: Callable[[str, str, str, bytes], None] | None = None
@@ -82,7 +84,7 @@ class Connection(pyamqp.Connection):
             TimeoutError: nothing came.
             OSError, amqp.AMQPError: the connection or a channel is over.
         """
-        deadline = time.monotonic() + (self.patience if timeout is None else timeout)
+        deadline = min(time.monotonic() + (self.patience if timeout is None else timeout), self.until)
         self.transport.flush()
         while not self._handle():
             self.transport.wait(deadline)
@@ -99,6 +101,11 @@ class Connection(pyamqp.Connection):
         if data := self.transport.receive():
             self._reader.feed(data)
         self._handle()
+
+    def forget(self) -> None:
+        """In a forked child: closes its copy of the socket, without a word to the broker."""
+        if self._transport is not None and self._transport.sock is not None:
+            self._transport.sock.close()
 
     @property
     def unsent(self) -> bool:
