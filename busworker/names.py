@@ -13,6 +13,9 @@ _PATTERN = re.compile(r"([a-z0-9_-]+|\*|#)(\.([a-z0-9_-]+|\*|#))*")
 _NAME = re.compile(r"[a-z0-9_-]+")
 TOPIC_LIMIT, NAME_LIMIT = 100, 40
 
+SPOOL_QUEUE = "busworker.spool"
+"""The queue of a spool, which is a store of its own and no bus."""
+
 
 def checked_topic(name: str) -> str:
     """The name itself.

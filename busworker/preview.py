@@ -27,6 +27,7 @@ class Report(msgspec.Struct):
 
     service: ServiceSpec | None = None
     broker: str | None = None
+    spool: str | None = None
     error: str | None = None
 
 
@@ -63,7 +64,7 @@ def preview(spec: str) -> Bus:
 def _report(spec: str, writing: int) -> NoReturn:
     try:
         bus = load(spec)
-        report = Report(service=bus.spec, broker=bus.broker)
+        report = Report(service=bus.spec, broker=bus.broker, spool=bus.spool)
     except ApplicationError as error:
         report = Report(error=as_text(error))
     except KeyboardInterrupt:
@@ -102,7 +103,7 @@ def _end(status: int) -> str:
 def _bus(report: Report) -> Bus:
     if report.service is None:
         raise ApplicationError(report.error or "the application can't be imported")
-    bus = Bus(report.service.name, report.broker)
+    bus = Bus(report.service.name, report.broker, spool=report.spool)
     for spec in report.service.channels:
         channel = bus.channel(
             spec.name,

@@ -167,6 +167,7 @@ def _orders(options: StartOptions, service: ServiceSpec, key: str) -> Orders:
         worker_main=WORKER_MAIN,
         key=key,
         launch=options.launch,
+        spool=options.spool,
         sockets=() if handover is None else handover.sockets,
         mark=remains.new_mark(key),
     )

@@ -25,6 +25,7 @@ class StartOptions:
         log_format: `text` or `json`.
         workers: the number of workers by channel; only these channels run.
         launch: how this process was started; None: unknown, so it can't start itself again.
+        spool: the folder in which publishers of this bus keep what the broker can't take; None: there is none.
     """
 
     app: str
@@ -38,3 +39,4 @@ class StartOptions:
     log_format: str
     workers: dict[str, int]
     launch: Launch | None = None
+    spool: str | None = None

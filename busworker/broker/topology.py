@@ -13,6 +13,7 @@ import msgspec
 
 from busworker.copies import Target
 from busworker.message import BUS_EXCHANGE, DELAY_BITS
+from busworker.names import SPOOL_QUEUE
 from busworker.retry import LADDER
 
 EXCHANGE = BUS_EXCHANGE
@@ -25,8 +26,8 @@ DELAY_PREFIX = "busworker"
 """Of kombu's names for the queues of native delayed delivery."""
 UNROUTED_LIMIT = 100_000
 DEAD_SUFFIX = "/dead"
-SPOOL = "busworker.spool"
-SPOOL_ASIDE = "busworker.spool.aside"
+SPOOL = SPOOL_QUEUE
+SPOOL_ASIDE = f"{SPOOL}.aside"
 """What of a spool can't be sent, whatever the broker."""
 
 

@@ -41,6 +41,7 @@ COMMANDS = {
     "scale": ("busworker.cli.service:scale", "Change the number of workers of a channel."),
     "stop": ("busworker.cli.service:stop", "Drain a running service and end it."),
     "dead": ("busworker.cli.dead:dead", "List, show, replay, drop and export dead letters."),
+    "relay": ("busworker.cli.relay:relay", "Send what a spool has kept."),
     "demo": ("busworker.cli.demo:demo", "Watch messages survive crashes."),
 }
 

@@ -36,6 +36,13 @@ class Channel(msgspec.Struct):
     trouble: str | None = None
 
 
+class Spool(msgspec.Struct):
+    """The spool of the service's bus; `messages` is None where they can't be counted."""
+
+    folder: str
+    messages: int | None
+
+
 class Status(msgspec.Struct):
     """The answer to `status` (docs/reference/cli.md, `--json`)."""
 
@@ -46,6 +53,7 @@ class Status(msgspec.Struct):
     pid: int
     started_at: str | None
     channels: list[Channel]
+    spool: Spool | None = None
 
 
 def show(status: Status) -> None:
@@ -60,6 +68,9 @@ def show(status: Status) -> None:
     for channel in status.channels:
         if channel.trouble:
             click.echo(f"\n{cell(channel.name)}: {cell(channel.trouble)}")
+    if status.spool is not None and status.spool.messages != 0:
+        number = "?" if status.spool.messages is None else f"{status.spool.messages:,}"
+        click.echo(f"\nspool {cell(status.spool.folder)}: {number} messages wait until they can be sent")
     click.echo()
     rows = [_worker(channel, worker) for channel in status.channels for worker in channel.workers]
     print_table(("WORKER", "PID", "STATE", "SINCE", "RSS", "MESSAGE"), rows)

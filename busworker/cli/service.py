@@ -6,6 +6,7 @@ import os
 import select
 import time
 from typing import Any, cast
+from urllib.parse import quote
 
 import click
 import msgspec
@@ -16,8 +17,9 @@ from busworker.cli.choosing import service_options, the_service
 from busworker.cli.ending import CutShort
 from busworker.cli.options import CHANNEL, json_option
 from busworker.cli.output import print_json
-from busworker.errors import ControlError
+from busworker.errors import BusworkerError, ControlError
 from busworker.ipc import control
+from busworker.names import SPOOL_QUEUE
 
 ANSWER_WITHIN = 10.0
 """Seconds that a service has to answer."""
@@ -32,6 +34,8 @@ POLL = 0.05
 def status(as_json: bool, **which: Any) -> None:
     """Show a running service: its channels, its workers, what waits and what is dead."""
     answer = control.ask(the_service(**which).path, "status", {}, ANSWER_WITHIN)
+    if isinstance(answer, dict):
+        answer = _with_spool(cast("dict[str, object]", answer))
     if as_json:
         print_json(answer)
         return
@@ -39,6 +43,20 @@ def status(as_json: bool, **which: Any) -> None:
         report.show(msgspec.convert(answer, report.Status))
     except msgspec.ValidationError as error:
         raise ControlError(f"the service's status makes no sense ({error}): use the busworker it runs") from error
+
+
+def _with_spool(answer: dict[str, object]) -> dict[str, object]:
+    """The status with what the spool holds: the supervisor opens no store."""
+    folder = answer.get("spool")
+    if not isinstance(folder, str):
+        return {**answer, "spool": None}
+    from busworker.transports import count_messages  # which loads SQLite, if there is a spool at all
+
+    try:
+        messages = count_messages(f"filesystem://{quote(folder)}", SPOOL_QUEUE)
+    except BusworkerError:
+        messages = None
+    return {**answer, "spool": {"folder": folder, "messages": messages}}
 
 
 @click.command()

@@ -79,6 +79,7 @@ def start(app: str | None, app_option: str | None, broker: str | None, **options
         ),
         workers=workers(bus.spec, options["channels"], settings.find(settings.PROCESSES, options["processes"])),
         launch=launch,
+        spool=settings.find(settings.SPOOL, declared=bus.spool),
     )
     if not only_check:
         return run.supervise(chosen)

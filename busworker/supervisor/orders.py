@@ -48,6 +48,7 @@ class Orders:
         worker_main: a worker's entry point.
         key: stands for the running service.
         launch: how this process was started, so that it can start itself again; None: unknown.
+        spool: the folder in which publishers of this bus keep what the broker can't take; None: there is none.
         sockets: the descriptors that the last program of this process has left, of the control socket and of those who
             have connected to it; (): there was none, make a control socket.
         mark: of what the workers start.
@@ -67,6 +68,7 @@ class Orders:
     worker_main: str
     key: str = "unnamed"
     launch: Launch | None = None
+    spool: str | None = None
     sockets: tuple[int, ...] = ()
     stacks: int = field(default_factory=new_file)
     mark: str = field(default_factory=lambda: new_mark("unnamed"))

@@ -53,7 +53,7 @@ def identity(orders: Orders, service: Service, started_at: float) -> Document:
 def report(orders: Orders, service: Service, started_at: float, told: Mapping[str, CountsTold]) -> Document:
     """The whole status; channels whose consumer told no counts in time have null there."""
     channels = [_channel(orders, spec, service, told.get(spec.name)) for spec in orders.service.channels]
-    return {**identity(orders, service, started_at), "channels": channels}
+    return {**identity(orders, service, started_at), "spool": orders.spool, "channels": channels}
 
 
 def rfc3339(now: float) -> str:

@@ -13,7 +13,7 @@ from busworker.transports.engine import location
 if TYPE_CHECKING:
     from busworker.transports.transport import FilesystemTransport, MemoryTransport
 
-__all__ = ("FilesystemTransport", "MemoryTransport", "store_exists", "users_file")
+__all__ = ("FilesystemTransport", "MemoryTransport", "count_messages", "store_exists", "users_file")
 
 
 def store_exists(url: str) -> bool:
@@ -23,6 +23,27 @@ def store_exists(url: str) -> bool:
         ConfigurationError: the URL is wrong.
     """
     return location.parse(url).database.exists()
+
+
+def count_messages(url: str, queue: str) -> int:
+    """How many messages a queue holds, those in flight included; 0 without store or queue. Loads no kombu.
+
+    Raises:
+        BrokerUnavailable: the store can't be read.
+        ConfigurationError: the URL is wrong.
+    """
+    if not store_exists(url):
+        return 0
+    from busworker.transports.engine.failures import MissingEntity
+    from busworker.transports.engine.store import Store
+
+    store = Store(location.parse(url))
+    try:
+        return sum(store.counts(queue))
+    except MissingEntity:
+        return 0
+    finally:
+        store.close()
 
 
 def users_file(url: str) -> str | None:
