@@ -43,7 +43,7 @@ def test_an_expired_message_goes_to_the_dead_letter_exchange_with_its_history(ch
     channel.exchange_declare("dlx", "fanout", durable=True, auto_delete=False)
     channel.queue_declare("dead", auto_delete=False)
     channel.queue_bind("dead", "dlx", "")
-    arguments = {"x-message-ttl": 20, "x-dead-letter-exchange": "dlx"}
+    arguments = {"x-message-ttl": 1000, "x-dead-letter-exchange": "dlx"}
     channel.queue_declare("short", auto_delete=False, arguments=arguments)
     put(channel, "soon", "short", expiration="60000")
     put(channel, "sooner", "short", expiration="1")

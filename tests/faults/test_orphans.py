@@ -318,8 +318,7 @@ def test_a_child_that_a_handler_forked_settles_nothing_and_takes_no_message(stag
     stage.home.write("shop.py", FORKING)
     service = stage.start("shop")
     stage.publish("work", deed, *(str(number) for number in range(20)))
-    stage.wait_empty("shop")
-    pool = stage.channels("shop")["pool"]
+    pool = stage.wait_empty("shop")["pool"]
     died = deed == "parent-exits"
     assert (pool["processed"], pool["failed"], pool["dead"]) == (21 - died, int(died), int(died))
     begun = stage.record("begin")
