@@ -169,7 +169,9 @@ class Bus:
         Args:
             topic: where to.
             event: the event; checked against the topic's type.
-            id: the message's id, up to 255 bytes; None: a random one, or within an attempt one derived from it.
+            id: the message's id, up to 255 bytes; None: a random one, or within an attempt one derived from it. On the
+                embedded transports a message with an id that was given before, to the same topic and within an hour,
+                isn't stored again: its receipt is confirmed and says `duplicate`.
             headers: own headers, up to 64 KiB, of text, bytes, numbers, bools, None, lists and dicts; names that
                 start with `x-busworker-` are ours.
             delay: seconds until it is routed, by the subscriptions of then; None: now.
@@ -258,7 +260,7 @@ class Bus:
             properties["message_id"] = short(id, "message_id")
         if correlation_id is not None:
             properties["correlation_id"] = short(correlation_id, "correlation_id")
-        outgoing = Outgoing(BUS_EXCHANGE, topic, body, properties, checked_headers(headers), wait)
+        outgoing = Outgoing(BUS_EXCHANGE, topic, body, properties, checked_headers(headers), wait, once=id is not None)
         return self._open_port().publish(outgoing, immediately=immediately)
 
     def flush(self, timeout: float | None = None) -> None:

@@ -47,6 +47,10 @@ class TopologyMismatch(BrokerError):
     """A queue or an exchange exists with other arguments; trying again doesn't help."""
 
 
+class AlreadyStored(BrokerError):
+    """A message with that id was stored before; nothing was stored now."""
+
+
 class PublishFailed(BrokerError):
     """A receipt ended as `failed` (not stored) or `unknown` (it can't be told)."""
 

@@ -35,7 +35,8 @@ class Outgoing(msgspec.Struct, array_like=True, gc=False):
     """A message on its way to the broker.
 
     `properties` are AMQP's by their names (without the headers); `exchange` and `routing_key` say where it goes, and
-    `delay` after how many seconds it is to be routed there (None: now).
+    `delay` after how many seconds it is to be routed there (None: now). `once`: the engine stores it only if it has
+    stored none with this id to this topic lately.
     """
 
     exchange: str
@@ -44,6 +45,7 @@ class Outgoing(msgspec.Struct, array_like=True, gc=False):
     properties: dict[str, object]
     headers: Headers
     delay: float | None = None
+    once: bool = False
 
     @property
     def id(self) -> str:

@@ -35,15 +35,16 @@ class Receipt:
 
     Attributes:
         id: the message's id.
+        duplicate: it is confirmed because a message with this id was stored before; nothing was stored for it.
         spooled: it is confirmed because it is kept on this machine's disk until the broker can take it.
     """
 
-    __slots__ = ("_callbacks", "_error", "_guard", "_state", "id", "spooled")
+    __slots__ = ("_callbacks", "_error", "_guard", "_state", "duplicate", "id", "spooled")
 
     def __init__(self, id: str, guard: Callable[[], None] | None = None) -> None:
         """Makes a pending receipt; `guard` is called before each wait and may raise to refuse it."""
         self.id = id
-        self.spooled = False
+        self.duplicate = self.spooled = False
         self._state: State = "pending"
         self._error: Exception | None = None
         self._guard = guard
@@ -108,11 +109,11 @@ class Receipt:
         except Exception:
             log.exception("a callback of the receipt of message %s failed", self.id)
 
-    def _end(self, state: State, error: Exception | None, spooled: bool) -> list[Callable[[Receipt], object]] | None:
+    def _end(self, state: State, error: Exception | None) -> list[Callable[[Receipt], object]] | None:
         """Ends it unless it has ended, under the lock of all receipts; returns whom to call back without that lock."""
         if self._state != "pending":
             return None
-        self._state, self._error, self.spooled = state, error, spooled
+        self._state, self._error = state, error
         callbacks, self._callbacks = self._callbacks, None
         return callbacks
 
@@ -180,12 +181,21 @@ class Receipts(Sequence[Receipt]):
         return self
 
 
-def conclude(receipts: list[Receipt], state: State, error: Exception | None = None, *, spooled: bool = False) -> None:
+def conclude(
+    receipts: list[Receipt],
+    state: State,
+    error: Exception | None = None,
+    *,
+    spooled: bool = False,
+    duplicate: bool = False,
+) -> None:
     """Ends pending receipts; those that have ended already stay as they are. For the publisher alone."""
     called: list[tuple[Callable[[Receipt], object], Receipt]] = []
     with _changed:
         for receipt in receipts:
-            callbacks = receipt._end(state, error, spooled)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            if receipt.state == "pending":
+                receipt.spooled, receipt.duplicate = spooled, duplicate
+            callbacks = receipt._end(state, error)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             if callbacks:
                 called.extend((callback, receipt) for callback in callbacks)
         _changed.notify_all()

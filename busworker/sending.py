@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from busworker.brokers import parse
-from busworker.errors import BrokerUnavailable, BusworkerError, MessageError
+from busworker.errors import AlreadyStored, BrokerUnavailable, BusworkerError, MessageError
 from busworker.message import Outgoing
 from busworker.receipt import Receipt, conclude
 
@@ -120,12 +120,16 @@ class Sender:
 
     def _judged(self, batch: list[Pending], answers: Sequence[BusworkerError | None]) -> list[Pending]:
         conclude([one.receipt for one, error in zip(batch, answers, strict=True) if error is None], "confirmed")
-        self._error = next((error for error in answers if error is not None), None)
-        left, failed = list[Pending](), list[Pending]()
+        left, failed, known = list[Pending](), list[Pending](), list[Pending]()
+        self._error = None
         for one, error in zip(batch, answers, strict=True):
-            if error is not None:
+            if isinstance(error, AlreadyStored):
+                known.append(one)
+            elif error is not None:
+                self._error = self._error or error
                 one.sent = one.sent and not isinstance(error, MessageError)
                 (left if self._may_pass(error) else failed).append(one)
+        conclude([one.receipt for one in known], "confirmed", duplicate=True)
         if self._error is not None:
             self._fail(failed, self._error)
             self._lose()

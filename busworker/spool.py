@@ -19,7 +19,7 @@ import msgspec
 
 from busworker.broker import topology
 from busworker.broker.session import Session, Settled, open_session
-from busworker.errors import BrokerUnavailable, BusworkerError, DecodeError
+from busworker.errors import AlreadyStored, BrokerUnavailable, BusworkerError, DecodeError
 from busworker.message import Delivery, Outgoing
 from busworker.transports import store_exists
 
@@ -166,7 +166,7 @@ _UNSENT = BrokerUnavailable("it was not sent")
 def _settled(delivery: Delivery, error: BusworkerError | None) -> Settled:
     if isinstance(error, BrokerUnavailable):
         return Settled(delivery.tag, "return")
-    if error is None:
+    if error is None or isinstance(error, AlreadyStored):
         return Settled(delivery.tag, "ack")
     log.error("%s; it is set aside in the queue %s of the spool", error, topology.SPOOL_ASIDE)
     return Settled(delivery.tag, "ack", (Outgoing("", topology.SPOOL_ASIDE, delivery.body, {"delivery_mode": 2}, {}),))

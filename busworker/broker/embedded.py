@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import Any
 
 from amqp.basic_message import Message as AmqpMessage
@@ -14,7 +15,7 @@ from busworker.broker.connection import connect, translated
 from busworker.broker.declarer import Declarer
 from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled
 from busworker.brokers import Broker
-from busworker.errors import BrokerUnavailable, BusworkerError, ConfigurationError
+from busworker.errors import AlreadyStored, BrokerUnavailable, BusworkerError, ConfigurationError
 from busworker.message import Delivery, Outgoing
 from busworker.transports import store_exists
 
@@ -102,8 +103,8 @@ class EmbeddedSession(Session):
 
     def publish(self, outgoing: Sequence[Outgoing], patience: float = CONFIRM_TIMEOUT) -> list[BusworkerError | None]:
         with translated(self.broker):
-            self._transact([], outgoing)
-        return [None] * len(outgoing)
+            repeated = set(self._transact([], outgoing))
+        return [AlreadyStored(f"{one.id} is stored") if i in repeated else None for i, one in enumerate(outgoing)]
 
     # Looking
 
@@ -148,7 +149,7 @@ class EmbeddedSession(Session):
         self._held[tag] = wire.info(raw)["delivery_tag"]
         return wire.read_delivery(raw, tag, queue)
 
-    def _transact(self, items: Sequence[Settled], outgoing: Sequence[Outgoing] = ()) -> None:
+    def _transact(self, items: Sequence[Settled], outgoing: Sequence[Outgoing] = ()) -> list[int]:
         channel = self._channel
         try:
             for one in outgoing:
@@ -158,10 +159,11 @@ class EmbeddedSession(Session):
                     self._send(one)
                 if item.verb != "publish":
                     wire.conclude(channel, self._held[item.tag], item.verb)
-            channel.tx_commit()
+            repeated: list[int] = channel.tx_commit()
         except BaseException:
             channel.tx_rollback()
             raise
+        return repeated
 
     def _send(self, outgoing: Outgoing) -> None:
         exchange, properties = outgoing.exchange, outgoing.properties
@@ -170,7 +172,12 @@ class EmbeddedSession(Session):
             milliseconds = str(max(round(outgoing.delay * 1000), 1))
             exchange, properties = topology.DELAYED, {**properties, "expiration": milliseconds}
         message = wire.message(outgoing, properties)
-        self._channel.basic_publish(message, exchange, outgoing.routing_key, mandatory=True)
+        if outgoing.once:
+            name = f"{outgoing.routing_key}\0{outgoing.id}".encode("utf-8", "surrogatepass")
+            once = blake2b(name, digest_size=16).digest()
+            self._channel.publish_once(message, exchange, outgoing.routing_key, once)
+        else:
+            self._channel.basic_publish(message, exchange, outgoing.routing_key, mandatory=True)
 
     def _browse(self, queue: str, limit: int | None, *, newest_first: bool) -> Iterator[Delivery]:
         cursor: int | None = None

@@ -180,8 +180,9 @@ class Session(ABC):
         """Stores messages, in their order. Waits `patience` seconds for confirms.
 
         Returns:
-            What became of each: None if it is stored. EncodeError: it can't be sent, and wasn't. BrokerUnavailable:
-            the broker hasn't confirmed it; it may be stored all the same. On the engine all are.
+            What became of each: None if it is stored. AlreadyStored: one with its id was, so it isn't. EncodeError: it
+            can't be sent, and wasn't. BrokerUnavailable: the broker hasn't confirmed it; it may be stored all the same.
+            On the engine all are stored.
 
         Raises:
             BrokerUnavailable: none was sent, and none is stored.

@@ -122,6 +122,10 @@ class Channel(DeclaringChannel):
             for listener in list(self.events["basic_return"]):
                 listener(error, exchange, routing_key, message)
 
+    def publish_once(self, message: Any, exchange: str, routing_key: str, once: bytes) -> None:
+        """Within a transaction: publishes a message, mandatory, unless one with the same `once` was stored lately."""
+        self._begun().publishes.append(messages.outgoing(message, exchange, routing_key, True, once))
+
     def confirm_select(self, nowait: bool = False) -> None:
         """Accepted; a publish that has returned is confirmed anyway."""
 
@@ -228,17 +232,21 @@ class Channel(DeclaringChannel):
         """From now on publishes and settlements wait for `tx_commit`."""
         self._transaction = self._transaction or Batch()
 
-    def tx_commit(self) -> None:
+    def tx_commit(self) -> list[int]:
         """Does everything since the last commit, in one transaction.
+
+        Returns:
+            Which of the publishes, by their number from 0, were to be stored once and had been before.
 
         Raises:
             amqp.exceptions.ChannelError: a mandatory message reaches no queue (code 312; AMQP would have done the
                 rest), or an exchange doesn't exist. Nothing was done.
             BrokerUnavailable: nothing was done. In both cases all is kept: commit again, or roll back.
         """
-        self._apply(self._begun())
+        repeated = self._apply(self._begun())
         self._deliveries.commit()
         self._transaction = Batch()
+        return repeated
 
     def tx_rollback(self) -> None:
         """Forgets everything since the last commit; the messages to be settled are unacknowledged still."""
@@ -339,10 +347,10 @@ class Channel(DeclaringChannel):
         if self._transaction is None:
             self._deliveries.commit()
 
-    def _apply(self, batch: Batch) -> None:
+    def _apply(self, batch: Batch) -> list[int]:
         try:
             with missing_as_not_found():
-                self._store.apply(batch)
+                return self._store.apply(batch)
         except Unroutable as error:
             raise ChannelError(str(error), reply_code=NO_ROUTE) from error
 

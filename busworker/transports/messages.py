@@ -35,7 +35,7 @@ def prepared(body: bytes | str, properties: dict[str, Any]) -> Any:
     return RawMessage(body, properties)
 
 
-def outgoing(raw: Any, exchange: str, routing_key: str, mandatory: bool) -> Outgoing:
+def outgoing(raw: Any, exchange: str, routing_key: str, mandatory: bool, once: bytes = b"") -> Outgoing:
     """A message to publish as the store takes it; later changes of `raw` don't matter.
 
     Raises:
@@ -54,6 +54,7 @@ def outgoing(raw: Any, exchange: str, routing_key: str, mandatory: bool) -> Outg
         None if expiration is None else _milliseconds(expiration),
         mandatory,
         priority if type(priority) is int else 0,
+        once,
     )
 
 

@@ -70,7 +70,7 @@ def test_a_newer_store_is_a_clear_error_and_left_alone(folder: Path, home: Home)
     with closing(apsw.Connection(str(folder / "bus.db"))) as database:
         database.execute("PRAGMA user_version = 99").fetchall()
     content = (folder / "bus.db").read_bytes()
-    advice = "schema 99, this busworker knows 2: upgrade busworker"
+    advice = "schema 99, this busworker knows 3: upgrade busworker"
     with Bench(f"filesystem://{folder}", home) as bench, pytest.raises(BrokerUnavailable, match=advice):
         bench.session()
     assert (folder / "bus.db").read_bytes() == content

@@ -23,7 +23,7 @@ from busworker.errors import EncodeError, PublishFailed
 from busworker.message import own_headers_removed, read_envelope
 from busworker.payload import MAX_BODY
 from busworker.receipt import Receipt
-from tests.contract.bench import PATIENCE, Bench, fetched, ids, queued, wait_ready
+from tests.contract.bench import PATIENCE, Bench, event, fetched, ids, queued, wait_ready
 from tests.support import Home, wait_until
 from tests.support.proxy import Proxy
 
@@ -457,3 +457,38 @@ def test_a_store_that_was_reached_is_waited_for_whatever_its_folder_says(home: H
     blocking.unlink()
     assert receipt.wait(30).state == "confirmed"
     bus.close()
+
+
+# Once
+
+
+def test_an_id_that_was_given_before_is_stored_once_and_the_receipt_says_so(engine: Bench) -> None:
+    bus, session = engine.bus(), engine.session()
+    work = session.declare_work("user.registered", "email", "welcome")
+    first, again = (bus.publish(registered, EVENT, id="order-7") for _ in range(2))
+    other_bus = engine.bus().publish(registered, EVENT, id="order-7")
+    other_topic = bus.publish(Topic("user.removed", UserRemoved), UserRemoved(1, "a"), id="order-7")
+    one, two = (bus.publish(registered, EVENT) for _ in range(2))
+    receipts = [first, again, other_bus, other_topic, one, two]
+    assert [receipt.wait(PATIENCE).duplicate for receipt in receipts][:3].count(False) == 1
+    assert [receipt.duplicate for receipt in receipts[3:]] == [False, False, False]
+    assert sorted(map(str, ids(queued(session, work, 3)))) == sorted(["order-7", one.id, two.id])
+
+
+def test_what_is_stored_once_is_remembered_for_an_hour_and_a_million(
+    engine: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busworker.transports.engine.transaction.MOST_ONCE", 3)
+    session = engine.session()
+    work = session.declare_work("user.registered", "email", "welcome")
+
+    def stored(id: str) -> bool:
+        one = event(message_id=id)
+        one.once = True
+        return session.publish([one]) == [None]
+
+    assert [stored(id) for id in ("a", "b", "a", "c", "d", "e")] == [True, True, False, True, True, True]
+    assert stored("a"), "three are remembered"
+    monkeypatch.setattr("busworker.transports.engine.transaction.ONCE_FOR_MS", -1)
+    assert stored("e"), "its time is over"
+    wait_ready(session, work, 7)

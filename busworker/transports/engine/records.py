@@ -12,7 +12,10 @@ Arguments = Mapping[str, object]
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
-    """A message to publish. `properties` is encoded by `codec`; `expiration` is in milliseconds."""
+    """A message to publish. `properties` is encoded by `codec`; `expiration` is in milliseconds.
+
+    `once`: what tells it from others; if one with the same was stored lately, this isn't. Empty: it is.
+    """
 
     exchange: str
     routing_key: str
@@ -21,6 +24,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     expiration: int | None = None
     mandatory: bool = False
     priority: int = 0
+    once: bytes = b""
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -16,7 +16,7 @@ from busworker.transports.engine.cells import integer
 _Row = tuple["apsw.SQLiteValue", ...]
 
 _RANGE = 1000
-_SMALL = ("store", "exchange", "queue", "binding", "claimer", "ready", "claimed")
+_SMALL = ("store", "exchange", "queue", "binding", "claimer", "ready", "claimed", "seen")
 _MESSAGE = (int, int, str, str, int | None, bytes, bytes)
 _UNREADABLE = (apsw.CorruptError, apsw.NotADBError, apsw.IOError)
 

@@ -12,7 +12,7 @@ import apsw
 
 from busworker.errors import BrokerUnavailable
 
-VERSION = 2
+VERSION = 3
 
 _PLACES = """
 CREATE TABLE ready(
@@ -35,6 +35,11 @@ CREATE TABLE expiry(
 ) WITHOUT ROWID;
 """
 """Where messages stand. A message's rank is its priority, negative: 0 in queues without x-max-priority."""
+
+_SEEN = """
+-- What was published once: digests, in the order in which they came, with the time in milliseconds of the epoch.
+CREATE TABLE seen(n INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, at INTEGER NOT NULL);
+"""
 
 _TABLES = f"""
 CREATE TABLE store(id INTEGER PRIMARY KEY CHECK (id = 1), topology INTEGER NOT NULL, next_seq INTEGER NOT NULL);
@@ -70,6 +75,7 @@ CREATE INDEX waiting ON message(queue, routing_key) WHERE expires IS NOT NULL;
 CREATE TABLE claimer(id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE);
 -- Who wants to be woken when a queue gets messages: the name of a FIFO.
 CREATE TABLE listener(queue INTEGER NOT NULL, fifo TEXT NOT NULL, PRIMARY KEY (queue, fifo)) WITHOUT ROWID;
+{_SEEN}
 """
 
 
@@ -86,7 +92,7 @@ DROP TABLE old_claimed;
 DROP TABLE old_expiry;
 """
 
-_UPGRADES = {1: _RANKS}
+_UPGRADES = {1: _RANKS, 2: _SEEN}
 """What brings a store of a version to the next one."""
 
 

@@ -138,8 +138,11 @@ class Store:
 
     # Messages
 
-    def apply(self, batch: Batch) -> None:
+    def apply(self, batch: Batch) -> list[int]:
         """Publishes and settles, in one transaction.
+
+        Returns:
+            The places of the messages that were to be published once and were before: they are left out.
 
         Guarantees: synced to the disk when it returns (with durability `full`), unless it only gives back. Listeners
         of the queues that got messages have been woken.
@@ -161,9 +164,11 @@ class Store:
                 claims.give_back(tx, claimer, batch.requeued)
             if batch.rejected:
                 claims.reject(tx, claimer, batch.rejected)
+            repeated = {index for index, message in enumerate(batch.publishes) if tx.is_repeated(message)}
             for index, message in enumerate(batch.publishes):
-                if not tx.publish(message) and message.mandatory:
+                if index not in repeated and not tx.publish(message) and message.mandatory:
                     raise Unroutable(index, message.exchange, message.routing_key)
+        return sorted(repeated)
 
     def claim(self, wanted: Sequence[tuple[str, int]], room: int) -> list[Delivery]:
         """Claims ready messages; moves those first whose time has come. See `claims.claim_fairly`.

@@ -20,6 +20,10 @@ _NewRow = tuple[int, int, str, str, int | None, bytes, bytes]
 LOOK_EVERY_MS = 1000
 """How often whoever consumes looks at the store even if nothing woke it."""
 
+ONCE_FOR_MS = 3_600_000
+MOST_ONCE = 1_000_000
+"""How long, and of how many, it is remembered that they were published once."""
+
 _ENDLESS = 1 << 62
 
 _INSERTS = [(size, f"INSERT INTO message VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?)'] * size)}") for size in (64, 8, 1)]
@@ -42,6 +46,16 @@ class Transaction:
         self._shortest_life = _ENDLESS
         self._depth: Counter[int] = Counter()
         self._filled: set[int] = set()
+        self._forgotten = False
+
+    def is_repeated(self, message: Outgoing) -> bool:
+        """Whether it is to be published once, and was; else that is remembered from now on."""
+        if not message.once:
+            return False
+        if not self._forgotten:
+            self._forget_seen()
+        insert = "INSERT INTO seen(key, at) VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING n"
+        return not self.connection.execute(insert, (message.once, self.now)).fetchall()
 
     def publish(self, message: Outgoing) -> bool:
         """Routes a message and inserts it into every queue it reaches; says whether it reached one.
@@ -108,6 +122,13 @@ class Transaction:
             self._write()
         self.connection.execute("UPDATE store SET next_seq = ?", (self._next,))
         return self._listeners()
+
+    def _forget_seen(self) -> None:
+        run = self.connection.execute
+        oldest = "SELECT n FROM seen WHERE at >= ? ORDER BY n LIMIT 1"
+        kept = run(oldest, (self.now - ONCE_FOR_MS,)).fetchall() or [(_ENDLESS,)]
+        run("DELETE FROM seen WHERE n < max(?, (SELECT max(n) FROM seen) - ?)", (*kept[0], MOST_ONCE))
+        self._forgotten = True
 
     def _insert(self, queue: QueueRecord, message: Outgoing) -> None:
         expires = None
