@@ -70,7 +70,7 @@ class Publisher:
         self._closing = False
         self._thread: threading.Thread | None = None
         self._starting = False
-        self._sender = Sender(self._url, self._open_spool())
+        self._sender = Sender(self._url, self._deadline, self._open_spool())
 
     def publish(self, outgoing: Outgoing, *, immediately: bool = False) -> Receipt:
         """Takes a message; see `Bus.publish`. `immediately` changes nothing outside an attempt."""

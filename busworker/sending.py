@@ -29,7 +29,7 @@ RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 LEAST_PATIENCE = 0.1
 """Seconds that a try may take whose deadline is nearer than that."""
 SPOOL_AFTER = 1.0
-"""Seconds that delivering may take before a spool is used."""
+"""Seconds that delivering may take before a spool is used; a third of the deadline where that is less."""
 
 
 class Pending(msgspec.Struct, gc=False):
@@ -46,12 +46,14 @@ class Sender:
 
     Args:
         url: the broker.
+        deadline: seconds that each message has from its publish.
         spool: where messages are kept that the broker can't take; None: nowhere.
     """
 
-    def __init__(self, url: str, spool: Spool | None) -> None:
+    def __init__(self, url: str, deadline: float, spool: Spool | None) -> None:
         self._url = url
         self._spool = spool
+        self._spool_after = min(SPOOL_AFTER, deadline / 3)
         self._session: Session | None = None
         self._reached = False
         self._error: BusworkerError | None = None
@@ -61,12 +63,12 @@ class Sender:
 
     def send(self, batch: list[Pending]) -> None:
         """Sends messages; when it returns, the receipt of each has ended."""
-        spool_at = time.monotonic() + SPOOL_AFTER if self._spool is not None else float("inf")
+        spool_at = time.monotonic() + self._spool_after if self._spool is not None else float("inf")
         for pause in itertools.chain(RETRY_DELAYS, itertools.repeat(RETRY_DELAYS[-1])):
+            if self._keeps(batch, spool_at):
+                return
             batch = self._without_late(batch)
             if not batch:
-                return
-            if self._keeps(batch, spool_at):
                 return
             if not self._holds():
                 batch = self._attempt(batch, min(_first_deadline(batch), spool_at))
@@ -219,14 +221,15 @@ class Sender:
         self._spool_works = True
         if not self._spooling:
             log.warning("%s; what is published is kept in %s until it can be sent", self._error, self._spool.folder)
-        self._spooling = True
+            self._spooling = True
+            self._relay_at = time.monotonic() + RETRY_DELAYS[-1]  # first keep what waits behind these
         conclude([one.receipt for one in batch], "confirmed", spooled=True)
         return True
 
     def _relay(self) -> None:
         """Sends some of what the spool has kept; the rest is due at once, or after a pause if that failed."""
         assert self._spool is not None
-        until = time.monotonic() + SPOOL_AFTER
+        until = time.monotonic() + self._spool_after
         try:
             gone = self._spool.relay(lambda outgoing: self._published(outgoing, until))
         except BusworkerError as error:

@@ -270,6 +270,8 @@ class AmqpSession(Session):
             self._wait_for_the_end_of_an_alarm(deadline)
             found = self._publishing.publish(outgoing, self._watched, lambda: self._await(deadline))
         self._answered(time.monotonic())
+        # One that is silent wouldn't answer a goodbye either. During an alarm it is only busy.
+        self._over = self._over or (self._publishing.doubtful and self._link.blocked is None)
         return found
 
     def _wait_for_the_end_of_an_alarm(self, deadline: float) -> None:
@@ -290,8 +292,12 @@ class AmqpSession(Session):
         self.keep_alive()
 
     def declare(self, patience: float | None = None) -> None:
-        with self._within(patience):
-            super().declare()
+        try:
+            with self._within(patience):
+                super().declare()
+        except BrokerUnavailable:
+            self._over = True
+            raise
 
     @contextmanager
     def _within(self, patience: float | None) -> Generator[float]:

@@ -29,6 +29,7 @@ class Publishing:
     Attributes:
         confirms: what was published and isn't confirmed yet.
         delays: whether that was declared.
+        doubtful: whether something was published that the broker hasn't answered in time.
     """
 
     def __init__(self, broker: Broker, link: Any, kombu_channel: Any, declare_delays: Callable[[], None]) -> None:
@@ -38,6 +39,7 @@ class Publishing:
         self._channel_id: int = kombu_channel.channel_id
         self._declare_delays = declare_delays
         self.delays = False
+        self.doubtful = False
         self.confirms = Confirms()
         link.on_confirm = self.confirms.confirmed
         link.on_return = self.confirms.returned
@@ -84,6 +86,7 @@ class Publishing:
             while batch.left:
                 wait()
         except BrokerUnavailable as error:
+            self.doubtful = True
             found |= {id(one): error for one in (*unsent, *self.confirms.unanswered(batch))}
         if batch.refusal is not None:
             refused = BrokerUnavailable(f"broker {self._broker}: {batch.refusal}")
