@@ -27,6 +27,7 @@ def test_no_thread_sleeps_through_the_answer_that_another_has_read_for_it() -> N
     worker, consumer = Link(ours, blocking=True), Link(theirs, blocking=True)
     mailbox = Mailbox(worker)
     waits: list[float] = []
+    sending = threading.Lock()  # the last answer is still being sent when its reader goes on, and the order follows
 
     def publish() -> None:
         for _ in range(10_000):
@@ -38,13 +39,15 @@ def test_no_thread_sleeps_through_the_answer_that_another_has_read_for_it() -> N
         while received := consumer.receive():
             for frame in received:
                 assert isinstance(frame, frames.PublishNow)
-                consumer.send(frames.Published(frame.request, None))
+                with sending:
+                    consumer.send(frames.Published(frame.request, None))
 
     publishing, answering, reading = (threading.Thread(target=call) for call in (publish, answer, mailbox.next_order))
     for thread in (answering, reading, publishing):
         thread.start()
     publishing.join()
-    consumer.send(frames.Finish())
+    with sending:
+        consumer.send(frames.Finish())
     reading.join()
     worker.close()
     answering.join()
