@@ -1,11 +1,14 @@
-"""Events to bytes and back: JSON by msgspec, checked against the topic's type in both directions."""
+"""Events to bytes and back, checked against the topic's type in both directions; here as JSON by msgspec.
+
+Those that are pydantic models are encoded in `busworker.models`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
-from typing import Any, Generic, TypeAlias, TypeVar, cast, get_origin
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, get_origin
 
 import msgspec
 
@@ -20,8 +23,28 @@ MAX_BODY = 16 * 1024 * 1024
 """Bytes; a larger body is refused when published."""
 
 
-class Codec(Generic[T]):
-    """Encodes and decodes the events of one type.
+class Codec(Protocol[T]):
+    """Encodes and decodes the events of one type."""
+
+    def encode(self, event: T) -> bytes:
+        """The event as JSON.
+
+        Raises:
+            EncodeError: it doesn't fit the type, isn't JSON, or is over `MAX_BODY`.
+        """
+        ...
+
+    def decode(self, body: bytes) -> T:
+        """The event of a body.
+
+        Raises:
+            DecodeError: the body is no JSON or doesn't fit the type.
+        """
+        ...
+
+
+class MsgspecCodec(Generic[T]):
+    """The codec of all types but those of pydantic.
 
     Args:
         event_type: a dataclass, `msgspec.Struct`, TypedDict, or a builtin or typing construct of such.
@@ -40,16 +63,11 @@ class Codec(Generic[T]):
             raise ConfigurationError(
                 f"events of type {event_type!r} can't be JSON: make {foreign[0].__name__} a dataclass or msgspec.Struct"
             )
-        self._record = _record_class(event_type)
+        self._record = record_class(event_type, msgspec.Struct)
 
     def encode(self, event: T) -> bytes:
-        """The event as JSON.
-
-        Raises:
-            EncodeError: it doesn't fit the type, isn't JSON, or is over `MAX_BODY`.
-        """
-        if self._record is not None and not isinstance(event, self._record):
-            raise EncodeError(f"this topic takes {self._record.__name__}, not {type(event).__name__}")
+        """See `Codec.encode`."""
+        check_class(event, self._record)
         try:
             body = msgspec.json.encode(event)
             self._decoder.decode(body)
@@ -60,11 +78,7 @@ class Codec(Generic[T]):
         return within_limit(body)
 
     def decode(self, body: bytes) -> T:
-        """The event of a body.
-
-        Raises:
-            DecodeError: the body is no JSON or doesn't fit the type.
-        """
+        """See `Codec.decode`."""
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
@@ -87,15 +101,28 @@ def _foreign_classes(event_type: object) -> list[type[Any]]:
     return found
 
 
-def _record_class(event_type: object) -> type[Any] | None:
-    # Only records are checked by class: two of them may have the same fields and mean different things.
-    plain = get_origin(event_type) or event_type
-    if isinstance(plain, type) and (dataclasses.is_dataclass(plain) or issubclass(plain, msgspec.Struct)):
-        return plain
+def record_class(event_type: object, base: type[Any]) -> type[Any] | None:
+    """The class that events must have: that of a dataclass, or one derived from `base`; None for other types.
+
+    Only records are checked by class: two of them may have the same fields and mean different things.
+    """
+    plain = cast("object", get_origin(event_type) or event_type)
+    if isinstance(plain, type) and (dataclasses.is_dataclass(plain) or issubclass(plain, base)):
+        return cast("type[Any]", plain)
     return None
 
 
-JSON_CODEC: Codec[Json] = cast("Codec[Json]", Codec(cast("type[Any]", Any)))
+def check_class(event: object, record: type[Any] | None) -> None:
+    """Refuses an event of another class.
+
+    Raises:
+        EncodeError: it isn't of that class.
+    """
+    if record is not None and not isinstance(event, record):
+        raise EncodeError(f"this topic takes {record.__name__}, not {type(event).__name__}")
+
+
+JSON_CODEC: Codec[Json] = cast("Codec[Json]", MsgspecCodec(cast("type[Any]", Any)))
 """The codec of patterns: any JSON document."""
 
 

@@ -17,7 +17,7 @@ from busworker import Bus, Topic
 from busworker.errors import ConfigurationError, DecodeError, EncodeError
 from busworker.ipc.frames import Handout
 from busworker.outcome import Invalid
-from busworker.payload import JSON_CODEC, MAX_BODY, Codec, within_limit
+from busworker.payload import JSON_CODEC, MAX_BODY, Codec, MsgspecCodec, within_limit
 from busworker.worker.attempt import Runner
 from busworker.worker.limit import Look
 
@@ -91,12 +91,12 @@ FITTING: list[tuple[Any, Any]] = [
 
 @pytest.mark.parametrize(("kind", "event"), FITTING, ids=[str(kind) for kind, _ in FITTING])
 def test_an_event_comes_back_as_it_was(kind: Any, event: Any) -> None:
-    codec: Codec[Any] = Codec(kind)
+    codec: Codec[Any] = MsgspecCodec(kind)
     assert codec.decode(codec.encode(event)) == event
 
 
 def test_the_body_is_plain_json() -> None:
-    assert json.loads(Codec(Registered).encode(REGISTERED)) == {
+    assert json.loads(MsgspecCodec(Registered).encode(REGISTERED)) == {
         "user_id": 7,
         "email": "é@example.org",
         "plan": "paid",
@@ -131,14 +131,14 @@ WRONG: list[tuple[Any, Any]] = [
 
 @pytest.mark.parametrize(("kind", "event"), WRONG)
 def test_an_event_that_does_not_fit_is_refused_when_published(kind: Any, event: Any) -> None:
-    codec: Codec[Any] = Codec(kind)
+    codec: Codec[Any] = MsgspecCodec(kind)
     with pytest.raises(EncodeError):
         codec.encode(event)
 
 
 def test_a_record_of_another_class_is_refused_by_name() -> None:
     with pytest.raises(EncodeError, match="this topic takes Registered, not Twin"):
-        Codec(Registered).encode(Twin(1, "x"))  # type: ignore[arg-type]
+        MsgspecCodec(Registered).encode(Twin(1, "x"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -162,17 +162,17 @@ def test_a_record_of_another_class_is_refused_by_name() -> None:
     ],
 )
 def test_a_body_that_does_not_fit_is_refused_when_consumed(kind: Any, body: bytes) -> None:
-    codec: Codec[Any] = Codec(kind)
+    codec: Codec[Any] = MsgspecCodec(kind)
     with pytest.raises(DecodeError):
         codec.decode(body)
 
 
 def test_a_foreign_body_may_hold_more_than_the_type_knows() -> None:
-    assert Codec(Twin).decode(b'{"user_id": 1, "email": "x", "new": [1]}') == Twin(1, "x")
+    assert MsgspecCodec(Twin).decode(b'{"user_id": 1, "email": "x", "new": [1]}') == Twin(1, "x")
 
 
 def test_a_value_that_json_writes_as_null_may_stand_beside_a_real_null() -> None:
-    codec: Codec[Any] = Codec(Registered)
+    codec: Codec[Any] = MsgspecCodec(Registered)
     assert codec.decode(codec.encode(Registered(1, "null", addresses=(Address("x"),)))).addresses[0].number is None
 
 
@@ -189,11 +189,11 @@ class Holder:
 @pytest.mark.parametrize("kind", [object(), lambda: None, complex, Bare, Holder, list[Bare], dict[str, Holder]])
 def test_a_type_that_is_no_json_is_refused_at_once(kind: Any) -> None:
     with pytest.raises(ConfigurationError, match="can't be JSON"):
-        Codec(kind)
+        MsgspecCodec(kind)
 
 
 def test_a_body_over_16_mib_is_refused() -> None:
-    codec = Codec(str)
+    codec = MsgspecCodec(str)
     assert len(codec.encode("x" * (MAX_BODY - 2))) == MAX_BODY
     with pytest.raises(EncodeError, match="over the limit of 16,777,216"):
         codec.encode("x" * (MAX_BODY - 1))
@@ -249,7 +249,7 @@ registrations = st.builds(
 
 @given(registrations)
 def test_any_record_comes_back_as_it_was(event: Registered) -> None:
-    codec = Codec(Registered)
+    codec = MsgspecCodec(Registered)
     assert codec.decode(codec.encode(event)) == event
 
 
