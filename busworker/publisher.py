@@ -13,11 +13,12 @@ import itertools
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from busworker import settings
 from busworker.errors import PublishFailed
@@ -27,7 +28,6 @@ from busworker.sending import Pending, Sender
 
 if TYPE_CHECKING:
     from busworker.bus import Bus
-    from busworker.spool import Spool
 
 log = logging.getLogger("busworker.publisher")
 
@@ -49,6 +49,7 @@ class Publisher:
         self._url = url
         self._deadline = deadline
         self._spool = spool
+        self._registered = False
         self._reset()
         os.register_at_fork(after_in_child=self._forked)
 
@@ -70,7 +71,7 @@ class Publisher:
         self._closing = False
         self._thread: threading.Thread | None = None
         self._starting = False
-        self._sender = Sender(self._url, self._deadline, self._open_spool())
+        self._sender = Sender(self._url, self._deadline, self._spool)
 
     def publish(self, outgoing: Outgoing, *, immediately: bool = False) -> Receipt:
         """Takes a message; see `Bus.publish`. `immediately` changes nothing outside an attempt."""
@@ -112,13 +113,6 @@ class Publisher:
         if thread is not None:
             thread.join(self._deadline + 5)
 
-    def _open_spool(self) -> Spool | None:
-        if self._spool is None:
-            return None
-        from busworker.spool import Spool
-
-        return Spool(self._spool)
-
     def _refuse(self, receipt: Receipt) -> None:
         self._refused += 1
         error = PublishFailed("the publisher's buffer is full: the broker doesn't keep up")
@@ -138,6 +132,16 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="busworker publisher", daemon=True)
         self._thread.start()
         self._starting = False
+        self._close_at_exit()
+
+    def _close_at_exit(self) -> None:
+        """Has it flushed when the process ends: those of multiprocessing end by os._exit, which knows no atexit."""
+        multiprocessing: Any = sys.modules.get("multiprocessing.process")
+        if multiprocessing is not None and multiprocessing.parent_process() is not None:
+            sys.modules["multiprocessing.util"].Finalize(None, self.close, exitpriority=0)
+        elif not self._registered:
+            self._registered = True
+            atexit.register(self.close)
 
     def _is_idle(self) -> bool:
         return not self._buffer and not self._batch
@@ -147,6 +151,7 @@ class Publisher:
     def _run(self) -> None:
         sender = self._sender
         try:
+            sender.open()
             while (batch := self._next_batch(sender.next_due())) != []:
                 if batch:
                     sender.send(batch)
@@ -187,9 +192,7 @@ class Publisher:
 def open_port(bus: Bus) -> Publisher:
     """The publisher of a bus in this process; flushed when the interpreter exits."""
     spool = settings.find(settings.SPOOL, declared=bus.spool)
-    publisher = Publisher(settings.broker_of(bus.broker), bus.publish_deadline, None if spool is None else Path(spool))
-    atexit.register(publisher.close)
-    return publisher
+    return Publisher(settings.broker_of(bus.broker), bus.publish_deadline, None if spool is None else Path(spool))
 
 
 def _in_event_loop() -> bool:

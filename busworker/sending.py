@@ -6,10 +6,14 @@ keeps on disk what isn't delivered by then. Until the spool is empty again all g
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
+import os
+import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,6 +36,23 @@ SPOOL_AFTER = 1.0
 """Seconds that delivering may take before a spool is used; a third of the deadline where that is less."""
 
 
+_loading = threading.RLock()
+"""Held while the broker's modules are imported, and over a fork: a child would find them half made for ever."""
+os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
+
+
+def load(url: str, *, spool: bool) -> None:
+    """Imports what sending to that broker takes, and what that would import later."""
+    names = ["busworker.broker.session", "busworker.spool", "encodings.unicode_escape"]
+    if spool or parse(url)[0].embedded:
+        names += ["busworker.broker.embedded", "busworker.transports.transport"]
+    if not parse(url)[0].embedded:
+        names += ["busworker.broker.amqp", "busworker.transports.amqp", "encodings.idna"]  # the last by getaddrinfo
+    with _loading:
+        for name in names:
+            importlib.import_module(name)
+
+
 class Pending(msgspec.Struct, gc=False):
     """A message that waits; `deadline` is monotonic seconds, `sent` says that a broker may have stored it."""
 
@@ -47,12 +68,13 @@ class Sender:
     Args:
         url: the broker.
         deadline: seconds that each message has from its publish.
-        spool: where messages are kept that the broker can't take; None: nowhere.
+        spool: the folder where messages are kept that the broker can't take; None: nowhere.
     """
 
-    def __init__(self, url: str, deadline: float, spool: Spool | None) -> None:
+    def __init__(self, url: str, deadline: float, spool: Path | None) -> None:
         self._url = url
-        self._spool = spool
+        self._folder = spool
+        self._spool: Spool | None = None
         self._spool_after = min(SPOOL_AFTER, deadline / 3)
         self._session: Session | None = None
         self._reached = False
@@ -60,6 +82,14 @@ class Sender:
         self._relay_at = 0.0
         self._spooling = False
         self._spool_works = True
+
+    def open(self) -> None:
+        """Imports what sending takes; to be called first. Nobody who publishes waits for that."""
+        load(self._url, spool=self._folder is not None)
+        if self._folder is not None:
+            from busworker.spool import Spool
+
+            self._spool = Spool(self._folder)
 
     def send(self, batch: list[Pending]) -> None:
         """Sends messages; when it returns, the receipt of each has ended."""

@@ -75,9 +75,10 @@ def publish_more(number, frame):
     global interrupts
     interrupts += 1
     receipts.append(bus.publish(topic, -1))
+    signal.setitimer(signal.ITIMER_REAL, 0.0005)
 
 signal.signal(signal.SIGALRM, publish_more)
-signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+signal.setitimer(signal.ITIMER_REAL, 0.0005)
 while interrupts < 200 or len(receipts) < 2000:
     receipts.append(bus.publish(topic, 1))
 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -101,6 +102,27 @@ async def main():
 states = asyncio.run(main())
 bus.close()
 print(len(states), set(states), flush=True)
+"""
+
+MULTIPROCESSED = """
+import multiprocessing, sys
+from busworker import Bus, Topic
+topic = Topic("user.registered", int)
+bus = Bus("signup", broker=sys.argv[1], publish_deadline=60)
+
+def publish(first):
+    for number in range(500):
+        bus.publish(topic, first + number)
+
+if __name__ == "__main__":
+    bus.publish(topic, -1)
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=publish, args=(500 * number,)) for number in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    print([child.exitcode for child in children], flush=True)
 """
 
 
@@ -149,3 +171,9 @@ def test_thousands_of_receipts_are_awaited_by_many_tasks(bench: Bench, session: 
     out, _ = bench.start(AWAITED).communicate(timeout=60)
     assert out == "2000 {'confirmed'}\n"
     wait_ready(session, work, 2000)
+
+
+def test_processes_of_multiprocessing_flush_when_they_end(bench: Bench, session: Session, work: str) -> None:
+    out, _ = bench.start(MULTIPROCESSED).communicate(timeout=60)
+    assert out == "[0, 0, 0]\n"
+    wait_ready(session, work, 1501)
