@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from busworker.brokers import parse
-from busworker.errors import AlreadyStored, BrokerUnavailable, BusworkerError, MessageError
+from busworker.errors import AlreadyStored, BrokerUnavailable, BusworkerError, MessageError, TopologyMismatch
 from busworker.message import Outgoing
 from busworker.receipt import Receipt, conclude
 
@@ -159,7 +159,7 @@ class Sender:
                 known.append(one)
             elif error is not None:
                 self._error = self._error or error
-                one.sent = one.sent and not isinstance(error, MessageError)
+                one.sent = one.sent and not isinstance(error, MessageError | TopologyMismatch)
                 (left if self._may_pass(error) else failed).append(one)
         conclude([one.receipt for one in known], "confirmed", duplicate=True)
         if self._error is not None:

@@ -70,8 +70,8 @@ class AmqpSession(Session):
             with translated(broker):
                 self._link = self._connected()
                 channel: Any = self._link.channel()
-                self._publishing = Publishing(broker, self._link, channel, self._declare_delays)
                 self._declarer = Declarer(channel, _flavour(broker, self._link))
+                self._publishing = Publishing(broker, self._link, channel, self._declarer.delays)
         except BaseException:
             self.close()
             raise
@@ -177,7 +177,6 @@ class AmqpSession(Session):
             now = time.monotonic()
             if again := self._refused.take(now):
                 self._declarer.again()
-                self._publishing.delays = False
             for item in again:
                 self._publish_copies(item)
             self._link.pump()
@@ -311,9 +310,6 @@ class AmqpSession(Session):
         finally:
             for link in links:
                 link.until = float("inf")
-
-    def _declare_delays(self) -> None:
-        self._declarer.delays(self._connections[-1])  # which fetches, if there is one: the other may be blocked
 
     def forget(self) -> None:
         for link in self._links():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import kombu
 from amqp.exceptions import PreconditionFailed
 
 from busworker.broker import mismatch, topology
@@ -78,13 +77,15 @@ class Declarer:
         for queue in topology.spool():
             self._queue(queue)
 
-    def delays(self, connection: kombu.Connection) -> None:
-        """The 28 queues of kombu's native delayed delivery on AMQP, and the way from there to the subscriptions."""
-        # Not above: it brings multiprocessing, which no consumer that delays nothing must carry.
-        from kombu.transport.native_delayed_delivery import declare_native_delayed_delivery_exchanges_and_queues
-
-        declare_native_delayed_delivery_exchanges_and_queues(connection, "quorum", topology.DELAY_PREFIX)
-        self._channel().exchange_bind(topology.DUE, topology.due_exchange(), "#")
+    def delays(self) -> None:
+        """Where delayed messages wait on AMQP, the first time: 28 queues, half a second if there are none yet."""
+        if topology.DUE not in self._declared:
+            exchanges, queues = topology.delays()
+            for exchange in exchanges:
+                self._exchange(exchange)
+            for queue in queues:
+                self._queue(queue)
+            self._declared.add(topology.DUE)
 
     def _once(self, exchange: topology.Exchange, queue: topology.Queue) -> None:
         if queue.name not in self._declared:
@@ -99,6 +100,8 @@ class Declarer:
             wanted = {"type": exchange.type, **KEPT, **exchange.arguments}
             _judge(error, "exchange", exchange.name, wanted)
             raise
+        for source, routing_key in exchange.bindings:
+            self._channel().exchange_bind(exchange.name, source, routing_key)
 
     def _queue(self, queue: topology.Queue) -> None:
         found = self._differs(queue.name, queue.arguments)

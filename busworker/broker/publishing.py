@@ -10,7 +10,7 @@ from typing import Any
 from busworker.broker import topology
 from busworker.broker.confirms import Batch, Confirms
 from busworker.brokers import Broker
-from busworker.errors import BrokerUnavailable, BusworkerError, EncodeError
+from busworker.errors import BrokerUnavailable, BusworkerError, EncodeError, TopologyMismatch
 from busworker.message import TOPIC, Outgoing
 
 FLUSH_EACH = 64
@@ -24,11 +24,10 @@ class Publishing:
         broker: whose connection it is; for errors.
         link: the connection.
         kombu_channel: one on it that nobody else publishes on.
-        declare_delays: makes what delayed messages wait in; called before the first of them.
+        declare_delays: makes what delayed messages wait in, if it isn't there; called before each of them.
 
     Attributes:
         confirms: what was published and isn't confirmed yet.
-        delays: whether that was declared.
         doubtful: whether something was published that the broker hasn't answered in time.
     """
 
@@ -38,7 +37,6 @@ class Publishing:
         self._link = link
         self._channel_id: int = kombu_channel.channel_id
         self._declare_delays = declare_delays
-        self.delays = False
         self.doubtful = False
         self.confirms = Confirms()
         link.on_confirm = self.confirms.confirmed
@@ -49,6 +47,7 @@ class Publishing:
 
         Raises:
             EncodeError: AMQP can't carry it; nothing is sent.
+            TopologyMismatch: what it would wait in differs; nothing is sent.
         """
         meant = outgoing
         if outgoing.delay:
@@ -99,7 +98,7 @@ class Publishing:
             one = unsent[0]
             try:
                 self.send(one, batch)
-            except EncodeError as error:
+            except (EncodeError, TopologyMismatch) as error:
                 found[id(one)] = error
                 batch.left -= 1
             unsent.popleft()
@@ -109,9 +108,7 @@ class Publishing:
     def _delayed(self, outgoing: Outgoing, delay: float) -> Outgoing:
         topic = outgoing.routing_key
         target = topology.delayed_target(delay, topic)
-        if not self.delays:
-            self._declare_delays()
-            self.delays = True
+        self._declare_delays()
         # The routing key is longer when it arrives.
         headers = {**outgoing.headers, TOPIC: topic}
         return Outgoing(target.exchange, target.routing_key, outgoing.body, outgoing.properties, headers)

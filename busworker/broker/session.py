@@ -181,8 +181,9 @@ class Session(ABC):
 
         Returns:
             What became of each: None if it is stored. AlreadyStored: one with its id was, so it isn't. EncodeError: it
-            can't be sent, and wasn't. BrokerUnavailable: the broker hasn't confirmed it; it may be stored all the same.
-            On the engine all are stored.
+            can't be sent, and wasn't. TopologyMismatch: nor was this, since what it would wait in differs (AMQP).
+            BrokerUnavailable: the broker hasn't confirmed it; it may be stored all the same. On the engine all are
+            stored.
 
         Raises:
             BrokerUnavailable: none was sent, and none is stored.

@@ -29,14 +29,16 @@ DEAD_SUFFIX = "/dead"
 SPOOL = SPOOL_QUEUE
 SPOOL_ASIDE = f"{SPOOL}.aside"
 """What of a spool can't be sent, whatever the broker."""
+_UNROUTED_ELSE: dict[str, object] = {"alternate-exchange": UNROUTED}
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """An exchange to declare."""
+    """An exchange to declare, and its bindings to other exchanges as (exchange, routing key)."""
 
     name: str
     type: str
     arguments: dict[str, object] = {}
+    bindings: tuple[tuple[str, str], ...] = ()
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -99,11 +101,11 @@ def base(flavour: Flavour) -> tuple[list[Exchange], list[Queue]]:
     """What every publisher and consumer needs; alternate exchanges come before those that name them."""
     exchanges = [
         Exchange(UNROUTED, "fanout"),
-        Exchange(EXCHANGE, "topic", {"alternate-exchange": UNROUTED}),
-        Exchange(BACK, "direct", {"alternate-exchange": UNROUTED}),
+        Exchange(EXCHANGE, "topic", _UNROUTED_ELSE),
+        Exchange(BACK, "direct", _UNROUTED_ELSE),
     ]
     if flavour.queue_type is not None:
-        exchanges.append(Exchange(DUE, "topic", {"alternate-exchange": UNROUTED}))
+        exchanges.append(Exchange(DUE, "topic", _UNROUTED_ELSE))
     unrouted = {"x-max-length": UNROUTED_LIMIT, "x-overflow": "drop-head", **_always_quorum(flavour)}
     queues = [Queue(UNROUTED, unrouted, ((UNROUTED, ""),))]
     return exchanges, queues
@@ -115,6 +117,26 @@ def delayed() -> tuple[Exchange, Queue]:
         Exchange(DELAYED, "fanout"),
         Queue(DELAYED, {"x-dead-letter-exchange": EXCHANGE}, ((DELAYED, ""),)),
     )
+
+
+def delays() -> tuple[list[Exchange], list[Queue]]:
+    """Where `publish(delay=)` waits on AMQP: exactly what kombu's native delayed delivery declares, and the way on.
+
+    Level n is an exchange, and a queue with a time to live of 2^n seconds that dead-letters to the exchange below. The
+    bit of that level, a word of the routing key, says whether a message goes there at once or through the queue.
+    kombu's own function would do, but for the AMQP channel that it leaves open each time.
+    """
+    levels = range(DELAY_BITS - 1, -1, -1)
+    names = {level: f"{DELAY_PREFIX}_celery_delayed_{level}" for level in levels}
+    below = names | {-1: f"{DELAY_PREFIX}_celery_delayed_delivery"}
+    exchanges = [Exchange(names[DELAY_BITS - 1], "topic")]
+    exchanges += [Exchange(below[level - 1], "topic", {}, ((names[level], _bit(level, 0)),)) for level in levels]
+    exchanges.append(Exchange(DUE, "topic", _UNROUTED_ELSE, ((below[-1], "#"),)))
+    queues = [
+        Queue(name, _waiting(2**level * 1000, below[level - 1]), ((name, _bit(level, 1)),))
+        for level, name in names.items()
+    ]
+    return exchanges, queues
 
 
 def work(topic: str, service: str, channel: str, flavour: Flavour) -> list[Queue]:
@@ -159,11 +181,6 @@ def retry_queues() -> list[str]:
     return [f"{RETRY}{delay}" for delay in LADDER]
 
 
-def due_exchange() -> str:
-    """Where kombu's native delayed delivery puts what is due; all of it goes on to `busworker.due`."""
-    return f"{DELAY_PREFIX}_celery_delayed_delivery"
-
-
 def delayed_target(seconds: float, topic: str) -> Target:
     """Where a message goes on AMQP that is to be routed so many seconds from now, rounded up to whole ones.
 
@@ -177,6 +194,16 @@ def delayed_target(seconds: float, topic: str) -> Target:
     whole = math.ceil(seconds)
     bits = ".".join(f"{whole:0{DELAY_BITS}b}")
     return Target(f"{DELAY_PREFIX}_celery_delayed_{whole.bit_length() - 1}", f"{bits}.{topic}")
+
+
+def _bit(level: int, value: int) -> str:
+    """The routing keys in which the word that stands for a level has a value."""
+    return "*." * (DELAY_BITS - 1 - level) + f"{value}.#"
+
+
+def _waiting(milliseconds: int, then: str) -> dict[str, object]:
+    ends: dict[str, object] = {"x-message-ttl": milliseconds, "x-dead-letter-exchange": then}
+    return {"x-queue-type": "quorum", **ends, **_AT_LEAST_ONCE}
 
 
 def _due(topic: str, flavour: Flavour) -> tuple[tuple[str, str], ...]:
@@ -199,4 +226,7 @@ def _at_least_once(flavour: Flavour, queue_type: str | None) -> dict[str, object
     # Classic queues refuse x-dead-letter-strategy (tried on 3.10); the engine dead-letters in one transaction anyway.
     if flavour.queue_type is None or queue_type != "quorum":
         return {}
-    return {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+    return _AT_LEAST_ONCE
+
+
+_AT_LEAST_ONCE: dict[str, object] = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import kombu
+import msgspec
 import pytest
 
 from busworker.broker import topology
@@ -105,6 +106,16 @@ def test_a_session_goes_on_after_a_mismatch(session: Session, others: Others) ->
     assert ids(queued(session, work, 1)) == ["one"]
     others.channel.exchange_delete("busworker.retry.5")
     session.declare_retry(5)
+
+
+def test_a_queue_for_delays_that_differs_is_named_and_fails_no_other_message(session: Session, others: Others) -> None:
+    others.queue("busworker_celery_delayed_27", {})
+    delayed = msgspec.structs.replace(event(), delay=1.0)
+    for _ in range(2):
+        before, error, after = session.publish([event(), delayed, event()])
+        assert isinstance(error, TopologyMismatch)
+        assert "queue 'busworker_celery_delayed_27' exists with" in str(error)
+        assert (before, after) == (None, None)
 
 
 @pytest.mark.parametrize("unlimited", [False, True], ids=["as on 3.10", "as on 4"])

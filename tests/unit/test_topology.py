@@ -1,10 +1,16 @@
 """The exact names and arguments of queues and exchanges: a changed one would need a new name on every broker."""
 
+import math
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from busworker.broker import topology
 from busworker.broker.topology import EMBEDDED, Exchange, Flavour, Queue
 from busworker.copies import Target
+from busworker.message import LONGEST_DELAY
 from busworker.retry import LADDER
 
 QUORUM, CLASSIC = Flavour("quorum"), Flavour("classic")
@@ -137,3 +143,27 @@ def test_a_delay_is_a_word_for_each_bit_and_starts_at_the_highest() -> None:
 def test_a_delayed_message_is_bound_by_its_whole_topic() -> None:
     (_, work) = topology.work("user.*", "email", "welcome", QUORUM)
     assert ("busworker.due", "*." * 28 + "user.*") in work.bindings
+
+
+@given(st.one_of(st.floats(0.001, 5000), st.integers(1, LONGEST_DELAY)))
+def test_the_queues_that_a_delayed_message_passes_add_up_to_its_delay(delay: float) -> None:
+    exchanges, queues = topology.delays()
+    target = topology.delayed_target(delay, "order.0.1.placed")
+    waited, at = 0, [target.exchange]
+    while at != [topology.DUE]:
+        (here,) = at  # never two ways, and never none
+        at = [one.name for one in (*exchanges, *queues) if _bound(one, here, target.routing_key)]
+        for queue in queues:
+            if at == [queue.name] and here == queue.name:
+                waited += int(str(queue.arguments["x-message-ttl"]))
+                at = [str(queue.arguments["x-dead-letter-exchange"])]
+    assert waited == math.ceil(delay) * 1000
+
+
+def _bound(one: Exchange | Queue, source: str, routing_key: str) -> bool:
+    """Whether a topic exchange gives it what has that routing key."""
+    return any(
+        re.fullmatch(pattern.replace(".", r"\.").replace("*", r"[^.]+").replace("#", ".*"), routing_key)
+        for exchange, pattern in one.bindings
+        if exchange == source
+    )
