@@ -7,7 +7,7 @@ same transaction, so an interrupted replay loses nothing; on AMQP it may then ex
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ def existing(session: Session, names: Iterable[str]) -> list[str]:
 
 def find(
     session: Session, queues: Sequence[str], wanted: Filter, limit: int | None, *, with_bytes: bool = False
-) -> Iterator[DeadLetter]:
+) -> Generator[DeadLetter]:
     """The dead letters that are wanted, queue by queue; within each newest first (AMQP: oldest first).
 
     Args:
@@ -53,8 +53,32 @@ def find(
     for queue in queues:
         if session.counts(queue) is None:
             continue
-        found = (read_letter(delivery, with_bytes=with_bytes) for delivery in session.browse(queue))
-        yield from itertools.islice((letter for letter in found if fits(letter, wanted)), limit)
+        # Who says how many are wanted has no more delivered.
+        with closing(session.browse(queue, limit=limit if wanted == Filter() else None)) as deliveries:
+            found = (read_letter(delivery, with_bytes=with_bytes) for delivery in deliveries)
+            yield from itertools.islice((letter for letter in found if fits(letter, wanted)), limit)
+
+
+def listed(
+    session: Session, queues: Sequence[str], wanted: Filter, limit: int | None, *, newest_first: bool
+) -> Generator[DeadLetter]:
+    """As `find`, and in the order of their deaths over all queues.
+
+    On AMQP (not `newest_first`) a queue is in that order already, and none of it is held in memory; nor are several
+    queues without a limit, which come one after the other.
+    """
+    with closing(find(session, queues, wanted, limit)) as found:
+        if newest_first or (limit is not None and len(queues) > 1):
+            yield from newest(found, limit, newest_first=newest_first)
+        else:
+            yield from found
+
+
+def number(session: Session, queues: Sequence[str], wanted: Filter) -> int:
+    """How many dead letters are wanted."""
+    if wanted == Filter():
+        return sum(counts.ready for queue in queues if (counts := session.counts(queue)) is not None)
+    return sum(1 for _ in find(session, queues, wanted, None))
 
 
 def newest(letters: Iterable[DeadLetter], limit: int | None, *, newest_first: bool = True) -> list[DeadLetter]:
@@ -171,11 +195,10 @@ def _each(
     At most as many as there are now: a replayed message that dies at once comes back behind them and would be
     replayed for ever. What somebody else settles meanwhile isn't counted.
     """
-    if session.counts(queue) is None:
+    if limit == 0 or session.counts(queue) is None:
         return 0
-    number = sum(1 for _ in itertools.islice(filter(wanted, session.browse(queue)), limit))
     done = 0
-    with closing(session.take(queue, wanted, number, BATCH)) as taken:
+    with closing(session.take(queue, wanted, limit, BATCH)) as taken:
         for batch in taken:
             session.settle([settled(delivery) for delivery in batch])
             done += len(batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ import kombu
 import msgspec
 
 from busworker.broker import topology, wire
-from busworker.broker.browsing import Browsing
+from busworker.broker.browsing import Browsing, look
 from busworker.broker.confirms import Batch
 from busworker.broker.connection import CONNECT_TIMEOUT, connect, translated
 from busworker.broker.declarer import Declarer
@@ -24,6 +24,7 @@ from busworker.broker.deliveries import Consumer, read_delivery
 from busworker.broker.publishing import Publishing
 from busworker.broker.refused import Refused
 from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled
+from busworker.broker.uninterrupted import UNINTERRUPTED
 from busworker.brokers import Broker
 from busworker.errors import BrokerError, BrokerUnavailable, BusworkerError, ConfigurationError, EncodeError
 from busworker.message import OWN_PREFIX, Delivery, Outgoing
@@ -158,17 +159,20 @@ class AmqpSession(Session):
     def settle(self, items: Sequence[Settled]) -> None:
         left = {item.tag for item in items}
         deadline = time.monotonic() + CONFIRM_TIMEOUT
-        self.submit(items)
+        with UNINTERRUPTED:
+            self.submit(items)
         try:
             while left := left.difference(self._concluded_now()):
                 if self._refused.why is not None:
                     raise BrokerUnavailable(f"broker {self.broker}: {self._refused.why}")
-                self._await(deadline)
+                with UNINTERRUPTED:
+                    self._await(deadline)
         finally:
             self._refused = Refused()  # whoever waits decides what comes next
 
     def _concluded_now(self) -> list[int]:
-        self._advance(at_once=True)
+        with UNINTERRUPTED:
+            self._advance(at_once=True)
         concluded, self._concluded = self._concluded, []
         return concluded
 
@@ -327,17 +331,14 @@ class AmqpSession(Session):
         link = self._looking()
         # A channel whose answer is late is given up: that would be taken for the answer to the next question.
         channel, self._counting = self._counting, None
-        patience, link.patience = link.patience, COUNT_TIMEOUT
         try:
-            with translated(self.broker):
+            with translated(self.broker), wire.patient(link, COUNT_TIMEOUT):
                 channel = channel or link.channel()
                 ready = wire.ready_if_exists(channel, queue)
         except BrokerUnavailable as error:
             # What is merely late may still come; a broker that is gone for good is noticed by its heartbeats.
             self._over = self._over or not isinstance(error.__cause__, TimeoutError)
             raise
-        finally:
-            link.patience = patience
         if ready is None:  # which has closed it
             return None
         self._counting = channel
@@ -346,11 +347,13 @@ class AmqpSession(Session):
     def waiting(self, work_queue: str) -> int | None:
         return None
 
-    def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Iterator[Delivery]:
+    def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Generator[Delivery]:
         with self._browsing(queue, limit) as browsing:
             yield from browsing.deliveries()
 
-    def take(self, queue: str, wanted: Callable[[Delivery], bool], limit: int, size: int) -> Generator[list[Delivery]]:
+    def take(
+        self, queue: str, wanted: Callable[[Delivery], bool], limit: int | None, size: int
+    ) -> Generator[list[Delivery]]:
         with self._browsing(queue, None) as browsing:
             self._consumers[browsing.consumer.channel_id] = browsing.consumer
             try:
@@ -360,12 +363,8 @@ class AmqpSession(Session):
 
     @contextmanager
     def _browsing(self, queue: str, limit: int | None) -> Generator[Browsing]:
-        with translated(self.broker):
-            browsing = Browsing(self._looking(), queue, limit)
-            try:
-                yield browsing
-            finally:
-                browsing.close()
+        with translated(self.broker), look(self._looking(), queue, limit) as browsing:
+            yield browsing
 
     def _looking(self) -> Any:
         return self._consuming or self._link

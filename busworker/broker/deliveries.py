@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from amqp.spec import Basic
 
 from busworker.broker.acks import Acks
+from busworker.broker.lookahead import MOST
 from busworker.message import Delivery
 from busworker.transports.amqp.codec import read_properties
 from busworker.transports.amqp.connection import read_deliver
@@ -14,7 +15,6 @@ from busworker.transports.amqp.frames import Method
 
 SHRINK_AFTER = 1.0
 """Seconds between a change and one to less."""
-MOST = 65_535
 
 
 class Consumer:
@@ -70,7 +70,8 @@ class Consumer:
 
     def _part(self, prefetch: int) -> str:
         self._number += 1
-        self._parts.append((f"busworker-{self._number}", prefetch))
+        # A quorum queue takes back what several hold in the order of their names.
+        self._parts.append((f"busworker-{self._number:06}", prefetch))
         return self._parts[-1][0]
 
     def _cancel(self) -> int:

@@ -125,11 +125,13 @@ class EmbeddedSession(Session):
         with translated(self.broker):
             return sum(int(self._channel.count_routing_key(queue, work_queue)) for queue in topology.retry_queues())
 
-    def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Iterator[Delivery]:
+    def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Generator[Delivery]:
         with translated(self.broker):
             yield from self._browse(queue, limit, newest_first=newest_first)
 
-    def take(self, queue: str, wanted: Callable[[Delivery], bool], limit: int, size: int) -> Generator[list[Delivery]]:
+    def take(
+        self, queue: str, wanted: Callable[[Delivery], bool], limit: int | None, size: int
+    ) -> Generator[list[Delivery]]:
         with translated(self.broker), self._picking(queue, wanted) as found:
             meant = itertools.islice(filter(wanted, found), limit)
             while held := list(itertools.islice(meant, size)):
@@ -195,7 +197,9 @@ class EmbeddedSession(Session):
     @contextmanager
     def _picking(self, queue: str, wanted: Callable[[Delivery], bool]) -> Generator[Iterator[Delivery]]:
         # What somebody else has taken since it was seen can't be picked, and is passed over.
-        seen = (one.tag for one in self._browse(queue, None, newest_first=False) if wanted(one))
+        counts = self.counts(queue)
+        there = counts.ready if counts is not None else 0
+        seen = (one.tag for one in self._browse(queue, there, newest_first=False) if wanted(one))
         raws = (raw for cursor in seen if (raw := self._channel.pick(queue, cursor)) is not None)
         taken: list[int] = []
         try:

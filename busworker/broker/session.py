@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import ClassVar, Literal
 
 import msgspec
@@ -212,14 +212,23 @@ class Session(ABC):
         """Messages of a work queue that wait in retry queues; None where it can't be told."""
 
     @abstractmethod
-    def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Iterator[Delivery]:
-        """Looks at the messages of a queue; their order, content and counts stay. AMQP always reads from the head."""
+    def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Generator[Delivery]:
+        """Looks at the messages of a queue; their order, content and counts stay. AMQP always reads from the head.
+
+        On AMQP they are held until the iterator ends or is closed, and nobody else can look meanwhile.
+
+        Raises:
+            BrokerUnavailable: on AMQP, also if somebody looks at it for longer than we wait.
+        """
 
     @abstractmethod
-    def take(self, queue: str, wanted: Callable[[Delivery], bool], limit: int, size: int) -> Generator[list[Delivery]]:
+    def take(
+        self, queue: str, wanted: Callable[[Delivery], bool], limit: int | None, size: int
+    ) -> Generator[list[Delivery]]:
         """Holds messages of a queue that are wanted, at most `limit`, in lists of `size`; the rest stays.
 
-        Settle a list by its tags before the next: what isn't settled when the iterator ends or is closed goes back.
+        Those that come meanwhile aren't taken, as long as nobody else takes any. Settle a list by its tags before the
+        next: what isn't settled when the iterator ends or is closed goes back. On AMQP it is as with `browse`.
         """
 
     @abstractmethod

@@ -29,6 +29,10 @@ DEAD_SUFFIX = "/dead"
 SPOOL = SPOOL_QUEUE
 SPOOL_ASIDE = f"{SPOOL}.aside"
 """What of a spool can't be sent, whatever the broker."""
+LOOK_SUFFIX = ".look"
+LOOK_MOST = 3600
+"""Seconds after which a look counts as over: RabbitMQ doesn't notice that a machine has vanished in the middle of one,
+and would keep an exclusive queue until its connection ends."""
 _UNROUTED_ELSE: dict[str, object] = {"alternate-exchange": UNROUTED}
 
 
@@ -76,6 +80,15 @@ def subscription(topic: str, service: str, channel: str) -> str:
 def dead_queue(work: str) -> str:
     """The queue of the dead letters of a work queue."""
     return work + DEAD_SUFFIX
+
+
+def look(queue: str) -> Queue:
+    """What whoever looks at a queue on AMQP holds meanwhile, exclusively.
+
+    Its name fits what a service may declare (docs/how-to/rabbitmq.md), and is no subscription's: a channel has no dot.
+    """
+    work, dead, _ = queue.partition(DEAD_SUFFIX)
+    return Queue(f"{work}{LOOK_SUFFIX}{dead}", {"x-queue-type": "classic", "x-expires": LOOK_MOST * 1000})
 
 
 def subscription_of(queue: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import kombu
@@ -28,6 +30,16 @@ def close(connection: kombu.Connection, *, lost: bool) -> None:
         else:
             link(connection).patience = CLOSE_TIMEOUT
     connection.release()
+
+
+@contextmanager
+def patient(link: Any, seconds: float) -> Generator[None]:
+    """Waits so long for answers meanwhile."""
+    before, link.patience = link.patience, seconds
+    try:
+        yield
+    finally:
+        link.patience = before
 
 
 def ready(channel: Any, queue: str) -> int:

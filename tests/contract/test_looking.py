@@ -1,10 +1,16 @@
 """Looking at queues without touching them, and taking named messages out, on every transport."""
 
+import time
 from contextlib import closing
 
+import pytest
+
 from busworker.broker.session import Counts, Session
+from busworker.errors import BrokerUnavailable
 from busworker.message import Delivery
 from tests.contract.bench import FAILED, Bench, ack, end, event, events, fetched, ids, queued, wait_ready
+from tests.support import Home
+from tests.support.proxy import Proxy
 
 
 def test_counts_tell_what_is_ready_and_what_is_held(bench: Bench, session: Session, work: str) -> None:
@@ -53,6 +59,62 @@ def test_browsing_can_end_early(session: Session, work: str) -> None:
     with closing(session.browse(work, newest_first=False)) as browsing:
         assert [next(browsing).properties["message_id"] for _ in range(2)] == ["m0", "m1"]
     assert ids(queued(session, work, 5)) == ids(events(5))
+
+
+def test_looks_of_any_length_leave_order_and_content(session: Session, work: str) -> None:
+    session.publish(events(300))
+    wait_ready(session, work, 300)
+    for limit in (5, 100, 7, 250, None, 1, 20, None, 300, 5):
+        found = list(session.browse(work, limit=limit, newest_first=False))
+        assert ids(found) == ids(events(300))[:limit]
+    with closing(session.browse(work, newest_first=False)) as browsing:
+        assert next(browsing).properties["message_id"] == "m0"
+    assert ids(queued(session, work, 300)) == ids(events(300))
+
+
+def test_taking_some_of_many_after_looks_leaves_the_order_of_the_rest(session: Session, work: str) -> None:
+    session.publish(events(300))
+    wait_ready(session, work, 300)
+    list(session.browse(work, limit=40, newest_first=False))
+    for held in session.take(work, lambda delivery: delivery.properties["message_id"] in ("m20", "m200"), None, 1):
+        session.settle([ack(delivery) for delivery in held])
+    with closing(session.take(work, any_, None, 10)) as taken:
+        session.settle([ack(delivery) for delivery in next(taken)])
+    assert ids(queued(session, work, 288)) == [f"m{number}" for number in range(10, 300) if number not in (20, 200)]
+
+
+def test_who_looks_at_a_queue_on_amqp_is_alone(amqp_url: str, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("busworker.broker.browsing.PATIENCE", 0.2)
+    with Bench(amqp_url, home) as bench:
+        first, second = bench.session(), bench.session()
+        work = first.declare_work("user.registered", "email", "welcome")
+        first.publish(events(3))
+        wait_ready(first, work, 3)
+        with closing(first.browse(work)) as browsing:
+            next(browsing)
+            with pytest.raises(BrokerUnavailable, match="another command looks at"):
+                list(second.browse(work))
+        assert ids(list(second.browse(work))) == ids(events(3))
+
+
+def test_a_look_that_ends_waits_for_no_broker_that_is_frozen(
+    amqp_url: str, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busworker.broker.browsing.QUIET", 0.2)
+    monkeypatch.setattr("busworker.broker.browsing.ANSWER", 0.2)
+    with Proxy(amqp_url) as proxy, Bench(proxy.url, home) as bench:
+        session = bench.session()
+        work = session.declare_work("user.registered", "email", "welcome")
+        session.publish(events(300))
+        wait_ready(session, work, 300)
+        browsing = session.browse(work)
+        next(browsing)
+        proxy.freeze()
+        begun = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match="doesn't answer"):
+            browsing.close()
+        assert time.monotonic() - begun < 3
+        proxy.thaw()
 
 
 def test_browsing_pages_through_a_long_queue(session: Session, work: str) -> None:
