@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Set
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 import click
 
 from busworker import deadletters
 from busworker.cli import letter as shown
-from busworker.cli.ending import complain
+from busworker.cli.ending import complain, end_orderly
 from busworker.cli.options import DURATION, app_option, broker_option, json_option
-from busworker.cli.output import encoded, print_json, print_json_line
+from busworker.cli.output import encoded, print_json, print_json_array, print_json_line
 from busworker.cli.reach import Reach, reach
 from busworker.errors import NothingMatches
 from busworker.letters import REASONS, DeadLetter, Filter
 from busworker.plain import escaped_json
 
 LIST_LIMIT = 100
+PAGE = 1000
+"""Lines of a table that are held until they are printed, for the width of its columns."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,13 +69,13 @@ def _everywhere(function: F) -> F:
 def list_(limit: int, as_json: bool, **which: Any) -> None:
     """List dead letters, newest first; on AMQP oldest first."""
     with _reached(which) as (there, wanted):
-        found = deadletters.find(there.session, there.queues, wanted, limit or None)
-        letters = deadletters.newest(found, limit or None, newest_first=there.embedded)
-    _require_all(wanted, {letter.id for letter in letters}, complete=len(letters) != limit)
-    if as_json:
-        print_json(letters)
-    else:
-        shown.print_list(letters)
+        found = deadletters.listed(there.session, there.queues, wanted, limit or None, newest_first=there.embedded)
+        with closing(found):
+            letters = _all_there(wanted, found, limit)
+            if as_json:
+                print_json_array(letters)
+            else:
+                shown.print_list(letters, min(limit, PAGE) or PAGE)
 
 
 @dead.command()
@@ -133,18 +135,21 @@ def drop(limit: int, everywhere: bool, yes: bool, as_json: bool, **which: Any) -
 @_limit(0)
 def export(limit: int, **which: Any) -> None:
     """Print dead letters as JSON lines, original bytes included."""
-    seen: set[str | None] = set()
+    missing = set[str | None]()
     with _reached(which) as (there, wanted):
+        missing |= wanted.ids
         found = deadletters.find(there.session, there.queues, wanted, limit or None, with_bytes=True)
-        for letter in _first(found, limit):
-            seen.add(letter.id)
-            print_json_line(letter)
-    _require_all(wanted, seen, complete=limit == 0)
+        with closing(found):
+            for letter in _first(found, limit):
+                missing.discard(letter.id)
+                print_json_line(letter)
+    _require_all(wanted, wanted.ids - missing, complete=limit == 0)
 
 
 @contextmanager
 def _reached(which: dict[str, Any]) -> Generator[tuple[Reach, Filter]]:
     older, reason = which["older_than"], which["reason"]
+    end_orderly()  # what is held on AMQP goes back in its order
     with reach(which["broker"], which["app"], which["arguments"], which["ids"]) as there:
         before = None if older is None else time.time() - older
         yield there, Filter(frozenset(there.ids), reason, before)
@@ -157,7 +162,16 @@ def _require_named(which: dict[str, Any], everywhere: bool) -> None:
         raise click.UsageError(f"name IDs, a SELECTOR, or --everywhere, {hint}")
 
 
-def _require_all(wanted: Filter, found: set[str | None], *, complete: bool = True) -> None:
+def _all_there(wanted: Filter, found: Iterator[DeadLetter], limit: int) -> Iterator[DeadLetter]:
+    """The letters, once all are known to be there that are named; without names none is held."""
+    if not wanted.ids:
+        return found
+    letters = list(found)
+    _require_all(wanted, {letter.id for letter in letters}, complete=len(letters) != limit)
+    return iter(letters)
+
+
+def _require_all(wanted: Filter, found: Set[str | None], *, complete: bool = True) -> None:
     missing = sorted(wanted.ids - found)
     if missing and complete:
         raise NothingMatches(f"no dead letter and no subscription {', '.join(missing)}: see busworker dead list")
@@ -171,7 +185,7 @@ def _ids_there(there: Reach, wanted: Filter) -> set[str | None]:
 
 
 def _confirmed(there: Reach, wanted: Filter, limit: int) -> bool:
-    number = sum(1 for _ in deadletters.find(there.session, there.queues, wanted, None))
+    number = deadletters.number(there.session, there.queues, wanted)
     number = min(number, limit) if limit else number
     try:
         return number == 0 or click.confirm(f"Drop {number} dead letters for good?", err=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 import click
 
 from busworker import logs, settings
+from busworker.broker.uninterrupted import interrupt
 from busworker.errors import (
     AlreadyRunning,
     ApplicationError,
@@ -29,8 +31,8 @@ from busworker.urls import hide_password, shown
 log = logging.getLogger("busworker.cli")
 
 DONE, UNEXPECTED, USAGE, CUT_SHORT = 0, 1, 2, 75
-INTERRUPTED, BROKEN_PIPE = 130, 141
-"""As a shell reports a process that SIGINT or SIGPIPE ended."""
+SIGNALLED = 128
+"""A shell reports a process that a signal ended by this plus its number: 130 for SIGINT, 143 for SIGTERM."""
 
 EXIT_CODES: tuple[tuple[type[BusworkerError], int], ...] = (
     (MessageError, 65),
@@ -43,6 +45,10 @@ EXIT_CODES: tuple[tuple[type[BusworkerError], int], ...] = (
     (ApplicationError, 78),
     (TopologyMismatch, 78),
 )
+
+
+class Told(KeyboardInterrupt):
+    """A signal ends the command; its number."""
 
 
 class CutShort(BusworkerError):
@@ -77,8 +83,22 @@ def run(args: Sequence[str] | None) -> int:
     except BrokenPipeError:
         # Whoever read our output has left; what is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return SIGNALLED + signal.SIGPIPE
     return code
+
+
+def end_orderly() -> None:
+    """From now on TERM, and HUP of a terminal that is closed, end the command as Ctrl-C does: by an exception.
+
+    Where a session says so (`broker.uninterrupted`) it comes a little later.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup has the last one ignored
+            signal.signal(number, _end)
+
+
+def _end(number: int, _: object) -> None:
+    interrupt(Told(number))
 
 
 def _hide_arguments(arguments: list[str]) -> None:
@@ -107,8 +127,8 @@ def _ended(args: Sequence[str] | None) -> int:
     except click.ClickException as error:
         complain(_usage(error))
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return INTERRUPTED
+    except (KeyboardInterrupt, click.Abort) as error:
+        return _signalled(error)
     except BusworkerError as error:
         log.debug("the command failed", exc_info=error)
         complain(str(error))
@@ -116,13 +136,18 @@ def _ended(args: Sequence[str] | None) -> int:
     except SystemExit as leaving:
         if leaving.code != 1:
             raise
-        return BROKEN_PIPE  # only on a broken pipe does click leave so when it isn't standalone
+        return SIGNALLED + signal.SIGPIPE  # only on a broken pipe does click leave so when it isn't standalone
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001  the last words of this process
         complain(_unexpected(error))
         return UNEXPECTED
     return result if isinstance(result, int) else DONE
+
+
+def _signalled(error: BaseException) -> int:
+    told = error.__context__ if isinstance(error, click.Abort) else error  # which click raises instead
+    return SIGNALLED + (told.args[0] if isinstance(told, Told) else signal.SIGINT)
 
 
 def complain(text: str) -> None:

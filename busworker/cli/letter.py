@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import click
 import msgspec
@@ -16,9 +16,10 @@ ERROR_WIDTH = 60
 """Characters of an error in a list."""
 
 
-def print_list(letters: Sequence[DeadLetter]) -> None:
-    """A table, a letter a line; without letters only its head."""
-    print_table(("ID", "SUBSCRIPTION", "REASON", "ATTEMPTS", "DEAD AT", "ERROR"), [_row(one) for one in letters])
+def print_list(letters: Iterable[DeadLetter], page: int) -> None:
+    """A table, a letter a line, so many lines at a time; without letters only its head."""
+    heads = ("ID", "SUBSCRIPTION", "REASON", "ATTEMPTS", "DEAD AT", "ERROR")
+    print_table(heads, (_row(one) for one in letters), page)
 
 
 def print_letter(letter: DeadLetter) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 import click
 import msgspec
@@ -22,6 +23,16 @@ def print_json_line(value: object) -> None:
     click.echo(escaped_json(encoded(value).decode()))
 
 
+def print_json_array(values: Iterable[object]) -> None:
+    """An array over several lines, each value as soon as it is there."""
+    before = "["
+    for value in values:
+        text = formatted(value).replace("\n", "\n  ")
+        click.echo(f"{before}\n  {text}", nl=False)
+        before = ","
+    click.echo("[]" if before == "[" else "\n]")
+
+
 def formatted(value: object) -> str:
     """A value as JSON over several lines."""
     return msgspec.json.format(escaped_json(encoded(value).decode()), indent=2)
@@ -35,13 +46,30 @@ def encoded(value: object) -> bytes:
         return msgspec.json.encode(_clean(msgspec.to_builtins(value)))
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as they need to be, the last one without padding; None is `-`."""
-    lines = [list(heads), *([cell(value) for value in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], page: int | None = None) -> None:
+    """Columns as wide as they need to be, the last one without padding; None is `-`.
+
+    Args:
+        heads: of the columns.
+        rows: the lines.
+        page: how many lines are taken, and printed, at a time, with columns as wide as they need to be up to there;
+            None: all.
+    """
+    left = iter(rows)
+    lines, widths = [list(heads)], [0 for _ in heads]
+    while True:
+        found = [[cell(value) for value in row] for row in itertools.islice(left, page)]
+        lines += found
+        if lines:
+            widths = [max(width, *map(len, column)) for width, *column in zip(widths, *lines, strict=True)]
+            click.echo("\n".join(_padded(line, widths) for line in lines))
+        if page is None or len(found) < page:
+            return
+        lines = []
+
+
+def _padded(line: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
 
 
 def cell(value: object) -> str:

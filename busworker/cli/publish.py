@@ -15,7 +15,7 @@ from busworker import settings
 from busworker.application import Application, codec_of, load_application
 from busworker.brokers import parse
 from busworker.bus import Bus
-from busworker.cli.ending import complain
+from busworker.cli.ending import complain, end_orderly
 from busworker.cli.lines import MOST, Stored, documents, publish_all, read_document
 from busworker.cli.options import DURATION, app_of, app_option, broker_option, checked
 from busworker.cli.output import cell
@@ -64,6 +64,7 @@ def publish(
     """
     if document == "-" and envelope["message_id"] is not None:
         raise click.UsageError("--id names one message: it can't be used with -")
+    end_orderly()  # how many were stored is told even then
     application = None if (where := app_of(app)) is None else load_application(where)
     url = settings.broker_of(application.bus.broker if application else None, broker)
     parse(url)

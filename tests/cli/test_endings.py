@@ -1,5 +1,6 @@
 """How commands end: exit codes, one line on stderr, help texts, and what is not imported."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def test_each_error_has_its_exit_code(error: errors.BusworkerError, code: int) -
             "amqp://u:***@h is \\x1b[31m down",
         ),
         (KeyboardInterrupt(), 130, ""),
+        (ending.Told(signal.SIGTERM), 143, ""),
         (click.UsageError("What."), 2, "busworker: What."),
         (ZeroDivisionError("no"), 1, "unexpected ZeroDivisionError: no at "),
     ],

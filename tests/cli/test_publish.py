@@ -1,11 +1,14 @@
 """`busworker publish`: documents in, ids and counts out. Looked at through the unrouted queue."""
 
 import json
+import signal
+import subprocess
 from typing import Any
 
 import pytest
 
-from tests.support import Command, Home
+from tests.support import Command, Home, wait_until
+from tests.support.command import executable
 
 APP = """
 from dataclasses import dataclass
@@ -69,6 +72,18 @@ def test_many_lines_are_stored_in_their_order(command: Command) -> None:
     done = command.run("publish", "a", "-", input="".join(f"{number}\n" for number in range(5000)))
     assert (done.returncode, done.stdout) == (0, "5000\n")
     assert [letter["body"] for letter in stored(command)] == list(range(5000))
+
+
+def test_term_ends_it_and_what_was_stored_is_told(command: Command, home: Home) -> None:
+    args = [executable(), "publish", "a", "-"]
+    with subprocess.Popen(args, env=home.env, cwd=home.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sending:
+        assert sending.stdin is not None
+        sending.stdin.write(b"1\n2\n")
+        sending.stdin.flush()
+        wait_until(lambda: len(stored(command)) == 2, 20, "both are stored, while more may come")
+        sending.terminate()
+        told, _ = sending.communicate(timeout=20)
+    assert (sending.returncode, told) == (128 + signal.SIGTERM, b"2\n")
 
 
 @pytest.mark.parametrize("document", ["", "{", "nope", "NaN", '{"a": 1} x', "\udcff", '"\udcff"'])
