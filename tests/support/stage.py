@@ -73,10 +73,14 @@ class Stage:
 
     def start(self, name: str, *args: str, instance: str = "default", env: Mapping[str, str] | None = None) -> Service:
         """Starts a service and waits until it runs: what is published from now on reaches it."""
-        self._started[name] = None
-        service = self.command.start("start", name, "--instance", instance, *args, env=env)
+        service = self.launch(name, "--instance", instance, *args, env=env)
         wait_until(lambda: self._runs(service, name, instance), 30, lambda: f"the state running\n{service.stderr}")
         return service
+
+    def launch(self, name: str, *args: str, env: Mapping[str, str] | None = None) -> Service:
+        """Starts a service, and doesn't wait."""
+        self._started[name] = None
+        return self.command.start("start", name, *args, env=env)
 
     def publish(self, topic: str, *events: object) -> None:
         """Publishes events with one command, and waits until they are stored."""
@@ -126,12 +130,13 @@ class Stage:
 
     def wait_empty(self, name: str, timeout: float = 30.0) -> dict[str, dict[str, Any]]:
         """The channels, once nothing is ready, in flight or waiting in any."""
-        return wait_until(lambda: self._empty(name), timeout, lambda: f"empty queues; {self.status(name)}")
+        return wait_until(lambda: self.empty(name), timeout, lambda: f"empty queues; {self.status(name)}")
 
-    def _empty(self, name: str) -> dict[str, dict[str, Any]] | None:
+    def empty(self, name: str, env: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]] | None:
+        """The channels, if nothing is ready, in flight or waiting in any."""
         if self.amqp:
             return self._empty_on_amqp(name)
-        channels = self.channels(name)
+        channels = self.channels(name, env=env)
         return channels if _left(channels, "ready", "in_flight", "waiting") == {0} else None
 
     def _empty_on_amqp(self, name: str) -> dict[str, dict[str, Any]] | None:

@@ -1,14 +1,17 @@
 """Whether a chaos kept the promises: nothing lost, nothing invented, every execution and every charge accounted for.
 
 An execution may be repeated only if its attempt failed, or if a process that held the message was killed while it was
-executing or its outcome unsettled. Pure; each rule returns what it complains of.
+executing or its outcome unsettled. What RabbitMQ may have twice is judged by less: see `copies.py`. Pure; each rule
+returns what it complains of.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
+from tests.support.chaos.copies import Copies, back
 from tests.support.chaos.history import Execution, Fault, Key, Letter, Story
 
 SETTLED_WITHIN = 5.0
@@ -30,14 +33,15 @@ class _Checker:
         self._letters = {letter.key: letter for letter in story.letters}
         self._last_begun = {one.pid: one.begun for one in sorted(story.executions, key=lambda one: one.begun)}
         self._cuts = [fault for fault in story.faults if self._may_cut(fault)]
-        self._hidden = 0
+        self._copies = Copies(story)
+        self._hidden = self._twice = 0
 
     def complaints(self) -> Iterator[str]:
         yield from self._unexpected()
         yield from self._letters_twice()
         for key in sorted(self._messages.keys() | self._letters.keys() | self._story.confirmed):
             yield from self._message(key, self._messages.get(key, []), self._letters.get(key))
-        yield from self._too_many_hidden()
+        yield from self._too_many()
 
     # Of all
 
@@ -48,20 +52,26 @@ class _Checker:
     def _letters_twice(self) -> Iterator[str]:
         seen: set[Key] = set()
         for letter in self._story.letters:
-            if letter.key in seen:
+            if letter.key in seen and not self._copies.why(letter.key):
                 yield f"{_named(letter.key)} is a dead letter twice"
             seen.add(letter.key)
 
-    def _too_many_hidden(self) -> Iterator[str]:
+    def _too_many(self) -> Iterator[str]:
         most = sum(self._cut_by(fault) for fault in self._cuts)
         if self._hidden > most:
             yield f"{self._hidden} attempts were charged without an execution, but only {most} processes were cut"
+        if self._twice > self._copies.most():
+            yield f"{self._twice} messages were there twice, but the faults met at most {self._copies.most()}"
 
     # Of one message
 
     def _message(self, key: Key, executions: list[Execution], letter: Letter | None) -> Iterator[str]:
         for execution in executions:
             yield from self._execution(execution)
+        if reasons := self._copies.why(key):
+            yield from self._perhaps_twice(key, executions, letter, reasons)
+            return
+        for execution in executions:
             if execution.ended is None and self._last_begun[execution.pid] > execution.begun:
                 yield f"{_told(execution)} never ended, but its worker went on"
         for earlier, later in pairwise(executions):
@@ -69,6 +79,21 @@ class _Checker:
         if executions:
             yield from self._gap(key, 1, executions[0].attempt, float("-inf"), executions[0].begun)
         yield from self._end(key, executions, letter)
+
+    def _perhaps_twice(
+        self, key: Key, executions: list[Execution], letter: Letter | None, reasons: Counter[str]
+    ) -> Iterator[str]:
+        """Less is known of it; but it isn't lost, and there are no more of it than reasons for that."""
+        most = 1 + reasons.total()
+        for attempt, times in Counter(one.attempt for one in executions).items():
+            self._twice += times > 1 and "published twice" not in reasons
+            if times > most:
+                yield f"{_named(key)}: attempt {attempt} was executed {times} times, and {dict(reasons)}"
+        if letter is not None and letter.attempts != self._limits.max_attempts:
+            yield f"{_named(key)} is dead after {letter.attempts} attempts"
+        kept = letter is not None or key in self._story.queued
+        if key in self._story.confirmed and not kept and all(one.outcome != "returned" for one in executions):
+            yield f"{_named(key)} is lost; its last execution: {_told(executions[-1]) if executions else 'none'}"
 
     def _execution(self, one: Execution) -> Iterator[str]:
         if one.attempt > self._limits.max_attempts:
@@ -94,7 +119,7 @@ class _Checker:
         """Attempts without an execution: killed after they were handed out, and before the handler wrote its line."""
         for missing in range(expected, attempt):
             self._hidden += 1
-            cuts = (fault for fault in self._cuts if _overlap(fault, since, until))
+            cuts = (fault for fault in self._cuts if fault.overlaps(since, until))
             if not any(self._holds(fault, key) for fault in cuts):
                 yield f"{_named(key)}: attempt {missing} was charged, and never executed"
 
@@ -146,29 +171,30 @@ class _Checker:
         ended = one.ended or float("inf")
         return any(
             fault.pid == one.pid
-            and _overlap(fault, one.begun, ended + SLACK)
+            and fault.overlaps(one.begun, ended + SLACK)
             and _lasted(fault, self._limits.time_limit)
             for fault in self._story.faults
             if fault.kind == "stop" and fault.target == "worker"
         )
 
     def _settled_by(self, ended: float) -> float:
-        """Until when an outcome may be unsettled; that time stands still while somebody is stopped or the disk full."""
+        """Until when an outcome may be unsettled; that time stands still while somebody is stopped, the disk full or
+        the broker away."""
         until = ended + SETTLED_WITHIN
         for fault in sorted(self._story.faults, key=lambda one: one.since):
-            if fault.kind in ("stop", "full") and _overlap(fault, ended, until):
-                until = max(until, fault.until + SETTLED_WITHIN)
+            if (fault.kind in ("stop", "full") or fault.of_broker) and fault.overlaps(ended, until):
+                until = max(until, back(fault) + SETTLED_WITHIN)
         return until
 
     # Faults
 
     def _kills(self, since: float, until: float) -> Iterator[Fault]:
-        return (fault for fault in self._story.faults if fault.kind == "kill" and _overlap(fault, since, until))
+        return (fault for fault in self._story.faults if _kills(fault) and fault.overlaps(since, until))
 
     def _may_cut(self, fault: Fault) -> bool:
         """Whether it ends executions: a worker stopped for longer than a limit is killed."""
         stopped = fault.kind == "stop" and fault.target == "worker" and _lasted(fault, self._limits.time_limit)
-        return fault.kind == "kill" or stopped
+        return _kills(fault) or stopped
 
     def _holds(self, fault: Fault, key: Key, pid: int | None = None) -> bool:
         """Whether a killed process held that message; `pid` is the worker's, if it is known."""
@@ -196,8 +222,9 @@ class _Checker:
         return sum(max(0.0, min(one.until, until) - max(one.since, since)) for one in stops)
 
 
-def _overlap(fault: Fault, since: float, until: float) -> bool:
-    return fault.since <= until and fault.until >= since
+def _kills(fault: Fault) -> bool:
+    """Whether it killed one of our processes."""
+    return fault.kind == "kill" and not fault.of_broker
 
 
 def _lasted(fault: Fault, limit: float) -> bool:

@@ -1,33 +1,31 @@
-"""Carries out a schedule of faults on a running service, and tells the story for the checker.
-
-A program: `python -m tests.support.chaos.driver '{"seed": 1, "messages": 2000, "faults": 12, "disk": true}'`, best in
-name spaces of its own for mounts and processes. Exit 1: the checker complains, and the journal of faults is told.
-"""
+"""Carries out a schedule of faults on a running service, and tells the story for the checker."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import Command, Home, Service, Stage, wait_until
 from tests.support.chaos import history
+from tests.support.chaos.breaking import Breakable
 from tests.support.chaos.checker import check
+from tests.support.chaos.copies import Copies
 from tests.support.chaos.history import Execution, Fault, Key, Letter, Story
-from tests.support.chaos.schedule import CHANNELS, LIMITS, Step, schedule
+from tests.support.chaos.schedule import AMQP_DECK, CHANNELS, DECK, LIMITS, Deck, Step, schedule
 from tests.support.processes import GONE, Member
 
 HERE = Path(__file__).parent
 PUBLISHERS = ("a", "b")
-PACE = 0.04
+PACE, AMQP_PACE = 0.04, 0.1
 """Seconds between ten orders and the next: a little faster than they are handled."""
 DISK_BYTES = 64 << 20
 PATIENCE = 60.0
@@ -38,13 +36,24 @@ FOLLOW = 5.0
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is asked for: `faults` within `messages`, on `scheme`; `disk`: a small one may be mounted and filled."""
+    """What is asked for: `faults` within `messages`, on `scheme`; `disk`: a small one may be mounted and filled.
+
+    `targets`: faults of these alone; empty for all.
+    """
 
     seed: int
     messages: int
     faults: int
     disk: bool
     scheme: str = "filesystem"
+    targets: Sequence[str] = ()
+
+    @property
+    def deck(self) -> Deck:
+        """From which the faults are drawn."""
+        whole = AMQP_DECK if self.scheme == "amqp" else DECK
+        possible = [card for card in whole if self.disk or card[0] != "full"]
+        return [card for card in possible if not self.targets or card[1] in self.targets]
 
     @property
     def lines(self) -> int:
@@ -53,14 +62,16 @@ class Wishes:
 
 
 class Chaos:
-    """One run, in a home of its own."""
+    """One run, in a home of its own. On AMQP this names the bus, which is the broker's that may be broken."""
 
-    def __init__(self, wishes: Wishes, command: Command, home: Home) -> None:
+    def __init__(self, wishes: Wishes, command: Command, home: Home, broker: Breakable | None = None) -> None:
         self.wishes = wishes
         self.faults: list[Fault] = []
         self._stage = Stage(command, home)
         self._home = home
+        self._broker = broker
         self._disk = Path("/dev/shm") if wishes.scheme == "memory" else home.state
+        self._pace = PACE if broker is None else AMQP_PACE
         self._env = {"CHAOS_SEED": str(wishes.seed)}
         if wishes.scheme == "memory":
             self._env["BUSWORKER_BROKER"] = "memory://chaos"
@@ -78,8 +89,10 @@ class Chaos:
             self._home.write(name, (HERE / name).read_text())
         self._start()
         wait_until(lambda: self._status().get("state") == "running", PATIENCE, lambda: f"a service\n{self._told()}")
+        if self._broker is not None:
+            self._broker.prepare()
         with self._publishers() as publishers:
-            for step in schedule(self.wishes.seed, self.wishes.faults, self.wishes.lines, disk=self.wishes.disk):
+            for step in schedule(self.wishes.seed, self.wishes.faults, self.wishes.lines, self.wishes.deck):
                 self._wait_lines(step.after)
                 self._do(step)
             for publisher in publishers:
@@ -98,22 +111,29 @@ class Chaos:
 
     def figures(self) -> str:
         """One line: how much happened."""
-        executions = self._executions()
-        kinds = {f"{fault.kind} {fault.target}" for fault in self.faults}
-        repeats = len(executions) - len({one.key for one in executions})
+        story = self._story([])
+        confirmed, refused = len(self._names("confirmed")), len(self._names("refused"))
+        repeats = len(story.executions) - len(story.by_message())
+        copies = Copies(story)
+        perhaps = sum(bool(copies.why(key)) for key in story.by_message())
+        uncharged = sorted(copies.uncharged().items())
+        kinds = Counter(f"{fault.kind} {fault.target}" for fault in self.faults)
         return (
-            f"seed {self.wishes.seed} {self.wishes.scheme}: {len(self._names('confirmed'))} confirmed, "
-            f"{len(self._names('tried')) - len(self._names('confirmed'))} refused, {len(executions)} executions, "
-            f"{repeats} of them repeats, {len(self.faults)} faults of {len(kinds)} kinds"
+            f"seed {self.wishes.seed} {self.wishes.scheme}: {confirmed} confirmed, {refused} refused, "
+            f"{len(story.executions)} executions, {repeats} of them repeats, {dict(uncharged)} of these not charged; "
+            f"{perhaps} of {len(story.by_message())} messages were perhaps there twice; "
+            f"{len(self.faults)} faults: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}"
         )
 
     # Faults
 
     def _do(self, step: Step) -> None:
-        match step.kind:
-            case "kill":
+        match step.kind, step.target:
+            case _, "broker" | "connections":
+                self._break(step)
+            case "kill", _:
                 self._kill(step.target, step.channel)
-            case "stop":
+            case "stop", _:
                 self._stop(step)
             case _:
                 self._fill(step)
@@ -157,6 +177,11 @@ class Chaos:
             fault["until" if step.target == "tree" else "let"] = time.monotonic()
             for victim in victims:
                 _signal(victim.pid, signal.SIGCONT)
+
+    def _break(self, step: Step) -> None:
+        assert self._broker is not None, "there is no broker that may be broken"
+        with self._journal(step.kind, step.target):
+            self._broker.suffer(step, self._last)
 
     def _fill(self, step: Step) -> None:
         foreign = self._disk / "foreign"
@@ -211,7 +236,7 @@ class Chaos:
         return self._service
 
     def _start(self) -> None:
-        self._service = self._stage.command.start("start", "shop", env=self._env)
+        self._service = self._stage.launch("shop", env=self._env)
 
     def _keep_running(self, *, full: bool = False) -> None:
         """What a service manager does. Only on a full disk may a service end by itself: it can't start there."""
@@ -226,7 +251,7 @@ class Chaos:
         count = self.wishes.messages // len(PUBLISHERS)
         started = [
             subprocess.Popen(
-                [sys.executable, "till.py", name, str(count), str(PACE)],
+                [sys.executable, "till.py", name, str(count), str(self._pace)],
                 cwd=self._home.path,
                 env=self._home.env | self._env,
                 stdin=subprocess.PIPE,
@@ -276,12 +301,10 @@ class Chaos:
         return self._stage.status("shop", env=self._env)
 
     def _wait_empty(self) -> None:
-        wait_until(self._empty, PATIENCE + self.wishes.messages / 100, lambda: f"empty queues\n{self._told()}")
+        def empty() -> bool:
+            return self._stage.empty("shop", self._env) is not None
 
-    def _empty(self) -> bool:
-        channels = self._stage.channels("shop", env=self._env)
-        left = {channel[count] for channel in channels.values() for count in ("ready", "in_flight", "waiting")}
-        return left == {0}
+        wait_until(empty, PATIENCE + self.wishes.messages / 100, lambda: f"empty queues\n{self._told()}")
 
     # The story
 
@@ -290,6 +313,8 @@ class Chaos:
         returned = {one.key.name for one in executions if one.key.channel == "relay" and one.outcome == "returned"}
         dead = {letter.key.name for letter in letters if letter.key.channel == "relay"}
         tried, confirmed = self._names("tried"), self._names("confirmed")
+        ended = confirmed | self._names("refused")
+        published = {name: (since, ended.get(name, float("inf"))) for name, since in tried.items()}
         return Story(
             LIMITS,
             executions,
@@ -297,6 +322,7 @@ class Chaos:
             letters,
             _keys(tried, ("audit", "relay")) | _keys(returned, ("tail",)),
             _keys(confirmed, ("audit", "relay")) | _keys(returned - dead, ("tail",)),
+            published=published if self._broker else {},
         )
 
     def _executions(self) -> list[Execution]:
@@ -308,16 +334,18 @@ class Chaos:
             for one in self._stage.dead(env=self._env)
         ]
 
-    def _names(self, name: str) -> set[str]:
+    def _names(self, name: str) -> dict[str, float]:
+        """The orders in that file of the publishers, and when each came to it."""
         path = self._home.path / name
-        return set(path.read_text().split()) if path.exists() else set()
+        lines = path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
+        return {order: float(at) for order, at in map(str.split, lines)}
 
     def _told(self) -> str:
         log = "\n".join(self._running.stderr.splitlines()[-40:])
         return f"status {self._status()}\nfaults\n{self.told_faults()}\nlast lines of the log\n{log}"
 
 
-def _keys(names: set[str], channels: tuple[str, ...]) -> frozenset[Key]:
+def _keys(names: Iterable[str], channels: tuple[str, ...]) -> frozenset[Key]:
     return frozenset(Key(channel, name) for channel in channels for name in names)
 
 
@@ -330,24 +358,15 @@ def _mount(folder: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True)
 
 
-def main(wishes: Wishes) -> int:
-    """Runs the chaos; 1: the checker complains, or something waited for did not come."""
-    home = Home.create()
-    with contextlib.ExitStack() as stack:
-        stack.callback(home.remove)
-        if wishes.disk:
-            stack.callback(subprocess.run, ["umount", "-l", str(home.state)], stderr=subprocess.DEVNULL, check=False)
-        command = Command(home)
-        stack.callback(command.close)
-        chaos = Chaos(wishes, command, home)
-        complaints = _complaints(chaos.run)
-        print(chaos.figures())
-        if complaints:
-            _keep(home, wishes.seed)
-            print(
-                *complaints[:50], f"{len(complaints)} complaints; {wishes}; the faults:", chaos.told_faults(), sep="\n"
-            )
-        return 1 if complaints else 0
+def holds(chaos: Chaos, home: Home) -> bool:
+    """Whether the promises hold under it; tells the figures, and what is complained of with the journal of faults."""
+    complaints = _complaints(chaos.run)
+    print(chaos.figures())
+    if complaints:
+        wishes = chaos.wishes
+        _keep(home, wishes.seed)
+        print(*complaints[:50], f"{len(complaints)} complaints; {wishes}; the faults:", chaos.told_faults(), sep="\n")
+    return not complaints
 
 
 def _keep(home: Home, seed: int) -> None:
@@ -363,8 +382,3 @@ def _complaints(run: Callable[[], list[str]]) -> list[str]:
         return run()
     except AssertionError as error:
         return [str(error)]
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    sys.exit(main(Wishes(**json.loads(sys.argv[1]))))

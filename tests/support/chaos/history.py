@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 
@@ -32,12 +32,21 @@ class Execution:
 class Fault:
     """Something that was done to the service, from before it began until after it had ended."""
 
-    kind: str  # kill, stop, full
-    target: str  # worker, consumer, supervisor, tree; disk
+    kind: str  # kill, stop, full, cut
+    target: str  # worker, consumer, supervisor, tree; disk; broker, connections
     since: float
     until: float
     channel: str = ""  # of a worker or consumer
     pid: int = 0  # of a worker
+
+    @property
+    def of_broker(self) -> bool:
+        """Whether it was done to the broker or to the connections with it, and so to none of our processes."""
+        return self.target in ("broker", "connections")
+
+    def overlaps(self, since: float, until: float) -> bool:
+        """Whether any of it lies in that time."""
+        return self.since <= until and self.until >= since
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ class Story:
     Attributes:
         tried, confirmed: what was published, with and without those of which nobody knows.
         queued: what the queues still hold, waiting for a retry or not.
+        published: from when until when the publisher of an order was at it, by its name; with AMQP only.
     """
 
     limits: Limits
@@ -75,6 +85,7 @@ class Story:
     tried: frozenset[Key]
     confirmed: frozenset[Key]
     queued: frozenset[Key] = frozenset()
+    published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def by_message(self) -> dict[Key, list[Execution]]:
         """The executions of each message, in the order in which they began."""
