@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -83,6 +83,12 @@ DEEDS = [
 STARTING = DEEDS[5:]
 
 
+def deeds(all_deeds: Sequence[str], *on_amqp: str) -> pytest.MarkDecorator:
+    """Each on the embedded bus, and the hardest on RabbitMQ too: how processes end depends little on the bus."""
+    cases = [*(("filesystem", deed) for deed in all_deeds), *(("amqp", deed) for deed in on_amqp)]
+    return pytest.mark.parametrize(("broker", "deed"), cases, indirect=["broker"])
+
+
 def doing(stage: Stage, deed: str) -> tuple[Service, list[int]]:
     """A service whose handler has done that, and the pids of its processes and of what the handler has started."""
     stage.home.write("shop.py", APP)
@@ -116,7 +122,7 @@ def worker_and_its(stage: Stage) -> list[int]:
     return [stage.record("begin")[0].pid, *(line.pid for line in stage.record("child"))]
 
 
-@pytest.mark.parametrize("deed", DEEDS)
+@deeds(DEEDS, "holds")
 @pytest.mark.parametrize("with_consumer", [False, True], ids=["supervisor", "supervisor and consumer"])
 def test_a_killed_supervisor_leaves_nothing(stage: Stage, with_consumer: bool, deed: str) -> None:
     service, left = doing(stage, deed)
@@ -127,7 +133,7 @@ def test_a_killed_supervisor_leaves_nothing(stage: Stage, with_consumer: bool, d
     wait_gone(left)
 
 
-@pytest.mark.parametrize("deed", DEEDS)
+@deeds(DEEDS, "holds", "runs-apart")
 def test_a_killed_consumer_leaves_nothing(stage: Stage, deed: str) -> None:
     service, _ = doing(stage, deed)
     consumer = one(service.tree("consumer"))
@@ -137,7 +143,7 @@ def test_a_killed_consumer_leaves_nothing(stage: Stage, deed: str) -> None:
     assert service.exit_code is None
 
 
-@pytest.mark.parametrize("deed", STARTING)
+@deeds(STARTING, "daemon")
 def test_what_a_handler_has_started_ends_with_its_worker(stage: Stage, deed: str) -> None:
     service, _ = doing(stage, deed)
     worker, *started = worker_and_its(stage)
@@ -148,7 +154,7 @@ def test_what_a_handler_has_started_ends_with_its_worker(stage: Stage, deed: str
     assert "replacement starts in" not in service.stderr
 
 
-@pytest.mark.parametrize("deed", STARTING)
+@deeds(STARTING, "runs-apart")
 def test_what_a_handler_has_started_ends_with_the_service(stage: Stage, deed: str) -> None:
     service, left = doing(stage, deed)
     service.signal(signal.SIGQUIT)
@@ -309,11 +315,10 @@ def handle(event, message):
 def note(event, message):
     record("noted", "-", message.attempt)
 """
+FORKS = ["returns", "raises", "exits", "outlives", "parent-exits", "publishes-at-once", "multiprocessing"]
 
 
-@pytest.mark.parametrize(
-    "deed", ["returns", "raises", "exits", "outlives", "parent-exits", "publishes-at-once", "multiprocessing"]
-)
+@deeds(FORKS, "outlives", "parent-exits")
 def test_a_child_that_a_handler_forked_settles_nothing_and_takes_no_message(stage: Stage, deed: str) -> None:
     stage.home.write("shop.py", FORKING)
     service = stage.start("shop")
