@@ -261,7 +261,9 @@ class AmqpSession(Session):
         if self._refused.why is not None:
             return f"broker {self.broker}: {self._refused.why}"
         reason = self._link.blocked
-        return None if reason is None else f"broker {self.broker} takes no publishes now: {reason}"
+        if reason is None:
+            return self._publishing.trouble
+        return f"broker {self.broker} takes no publishes now: {reason}"
 
     def _links(self) -> list[Any]:
         return [self._link] if self._consuming is None else [self._consuming, self._link]

@@ -29,6 +29,7 @@ class _Sent(msgspec.Struct, gc=False):
     outgoing: Outgoing
     meant: Outgoing
     batch: Batch
+    at: float
     came_back: bool = False
 
 
@@ -45,16 +46,24 @@ class Confirms:
         """How many messages aren't answered yet."""
         return len(self._open)
 
-    def sent(self, outgoing: Outgoing, batch: Batch, meant: Outgoing | None = None) -> None:
+    @property
+    def oldest(self) -> tuple[float, str] | None:
+        """When that was sent which has waited longest for its answer, and where to; None if nothing waits."""
+        for sent in self._open.values():  # in the order of their numbers
+            return sent.at, _target(sent.outgoing)
+        return None
+
+    def sent(self, outgoing: Outgoing, batch: Batch, meant: Outgoing | None = None, *, now: float) -> None:
         """Call for each publish, in the order in which they are sent.
 
         Args:
             outgoing: what was sent.
             batch: what it belongs to.
             meant: what would be sent again, if that is something else.
+            now: monotonic seconds.
         """
         self._number += 1
-        self._open[self._number] = _Sent(outgoing, meant or outgoing, batch)
+        self._open[self._number] = _Sent(outgoing, meant or outgoing, batch, now)
 
     def confirmed(self, number: int, multiple: bool, stored: bool) -> None:
         """The broker's answer."""

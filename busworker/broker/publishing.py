@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,8 @@ from busworker.brokers import Broker
 from busworker.errors import BrokerUnavailable, BusworkerError, EncodeError, TopologyMismatch
 from busworker.message import TOPIC, Outgoing
 
+LATE = 30.0
+"""Seconds without a confirm after which somebody should look at the broker."""
 FLUSH_EACH = 64
 """Messages that are written before the socket gets them: the broker works on them while we write the next."""
 
@@ -63,7 +66,7 @@ class Publishing:
             )
         except ValueError as error:
             raise EncodeError(f"message {outgoing.id or '(no id)'} can't be sent by AMQP: {error}") from error
-        self.confirms.sent(outgoing, batch, meant)
+        self.confirms.sent(outgoing, batch, meant, now=time.monotonic())
 
     def publish(
         self,
@@ -91,6 +94,16 @@ class Publishing:
             refused = BrokerUnavailable(f"broker {self._broker}: {batch.refusal}")
             found |= {id(one): refused for one in batch.refused}
         return [found.get(id(one)) for one in outgoing]
+
+    @property
+    def trouble(self) -> str | None:
+        """That a confirm is late, else None. A quorum queue without a leader takes what it is sent, and confirms
+        nothing; it may still be stored, so it isn't sent again.
+        """
+        oldest = self.confirms.oldest
+        if oldest is None or time.monotonic() < oldest[0] + LATE:
+            return None
+        return f"broker {self._broker} hasn't confirmed a message to {oldest[1]} for more than {LATE:g} s"
 
     def _send_all(self, unsent: deque[Outgoing], batch: Batch, found: dict[int, BusworkerError]) -> None:
         """Sends from the front: what is left there afterwards was not sent."""

@@ -5,12 +5,14 @@ import socket
 
 import pytest
 
+from busworker.broker import publishing
 from busworker.broker.session import Counts, Session, Settled
 from busworker.broker.topology import UNROUTED
 from busworker.errors import BrokerUnavailable
 from busworker.message import Outgoing
 from tests.contract.bench import Bench, ack, event, events, fetched, ids, queued, wait_ready
 from tests.support import Home, wait_until
+from tests.support.rabbitmq import Node
 
 FULL = {"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"}
 HOLDER = """
@@ -247,6 +249,29 @@ def test_what_the_other_connection_confirms_after_the_fetching_one_is_lost_is_st
         consumer.close()
         (again,) = fetched(bench.consumer(work), 1)
         assert again.redelivered
+
+
+def test_a_queue_that_confirms_nothing_is_told_until_it_does(
+    victim: Node, victim_url: str, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a quorum queue without a leader, which it may be after its broker was killed."""
+    monkeypatch.setattr(publishing, "LATE", 0.3)
+    queue = f"{{'{victim_url.rpartition('/')[2]}_busworker.retry.1', node()}}"
+    with Bench(victim_url, home) as bench:
+        session = bench.session()
+        work = session.declare_work("user.registered", "email", "welcome")
+        session.declare_retry(1)
+        session.publish(events(1))
+        consumer = bench.consumer(work)
+        (delivery,) = fetched(consumer, 1)
+        victim.ctl("eval", f"ra:stop_server(quorum_queues, {queue}).")
+        consumer.submit([ack(delivery, Outgoing("busworker.retry.1", work, b"{}", {"delivery_mode": 2}, {}))])
+        assert consumer.trouble is None
+        wait_until(lambda: not consumer.concluded() and consumer.trouble, 10.0, "the trouble")
+        assert "'busworker.retry.1'" in str(consumer.trouble)
+        victim.ctl("eval", f"ra:restart_server(quorum_queues, {queue}), ra:trigger_election({queue}).")
+        wait_until(lambda: consumer.concluded() == [delivery.tag], 20.0, "it is settled")
+        assert consumer.trouble is None
 
 
 class Tries:

@@ -11,7 +11,7 @@ def outgoing(routing_key: str = "work", body: bytes = b"{}") -> Outgoing:
 def sent(confirms: Confirms, *messages: Outgoing) -> Batch:
     batch = Batch(len(messages))
     for message in messages:
-        confirms.sent(message, batch)
+        confirms.sent(message, batch, now=10.0)
     return batch
 
 
@@ -65,13 +65,25 @@ def test_only_what_was_refused_or_came_back_is_told_as_such() -> None:
     batch = sent(confirms, kept, full)
     meant = outgoing("topic")
     batch.left += 1
-    confirms.sent(lonely, batch, meant)
+    confirms.sent(lonely, batch, meant, now=10.0)
     confirms.returned("NO_ROUTE", "busworker.back", "no.queue", b"{}")
     confirms.confirmed(1, False, True)
     confirms.confirmed(2, False, False)
     confirms.confirmed(3, False, True)
     assert confirms.complete() == [batch]
     assert batch.refused == [full, meant]
+
+
+def test_the_one_that_waits_longest_is_told_with_its_time() -> None:
+    confirms = Confirms()
+    assert confirms.oldest is None
+    for number, name in enumerate(["a", "b", "c"]):
+        confirms.sent(outgoing(name), Batch(1), now=10.0 + number)
+    confirms.confirmed(1, False, True)
+    confirms.confirmed(3, False, True)
+    assert confirms.oldest == (11.0, "'b' in exchange 'busworker.back'")
+    confirms.confirmed(2, False, True)
+    assert confirms.oldest is None
 
 
 def test_confirms_of_what_is_not_known_are_ignored() -> None:
