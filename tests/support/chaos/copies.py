@@ -1,4 +1,4 @@
-"""What RabbitMQ may have twice, or deliver again without saying so, after a fault that met something unconfirmed.
+"""What RabbitMQ may have twice, or a new consumer not know again, after a fault that met something unconfirmed.
 
 The exceptions of docs/explanation/guarantees.md, found for each message in what happened to it. Everything else is
 judged as on the embedded store, where there are no such. Pure.
@@ -36,9 +36,9 @@ class Copies:
         """The reasons, each with how often there was one; none on the embedded store, which settles at one blow.
 
         "published twice": its publisher's confirm was lost. "sent twice": the confirm of its retry or dead letter was,
-        or that of the handler which published it. "broker killed": it had not yet written down that the message was
-        delivered or settled. "acknowledgement lost": with the connection, and the consumer, which remembers what it
-        has settled, was killed before the message came again.
+        or that of the handler which published it. "acknowledgement lost": with the connection, and the consumer, which
+        remembers what it has settled, was killed before the message came again. A killed broker alone is no reason: a
+        quorum queue has written down what it delivers, so that this comes again marked as redelivered.
         """
         if key not in self._found:
             self._found[key] = Counter(self._reasons(key)) if self._story.published else Counter()
@@ -73,9 +73,7 @@ class Copies:
             if one.outcome != "returned":
                 yield from ("sent twice" for _ in self._hits(self._doubling(key.channel), one.begun, until))
             for fault in self._hits(self._breaks, one.begun, until):
-                if fault.kind == "kill":
-                    yield "broker killed"
-                elif self._hits(self._kills(key.channel), fault.since, back(fault) + REDELIVERED_WITHIN):
+                if self._hits(self._kills(key.channel), fault.since, back(fault) + REDELIVERED_WITHIN):
                     yield "acknowledgement lost"
 
     def _of_handler(self, parent: Key) -> Iterator[str]:
