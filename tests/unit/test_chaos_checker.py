@@ -103,6 +103,9 @@ ALLOWED = {
     "still waiting for its retry": told(*FAILED, queued=(M,)),
     "still waiting": told(queued=(M,)),
     "published again, for the confirm was lost": amqp(*RETURNED, *ONCE_MORE, faults=(cut(9.5),), published=SLOWLY),
+    "settled, and its consumer killed before that could be known": amqp(
+        *RETURNED, *ONCE_MORE, faults=(kill("consumer", 10.2, "c"),)
+    ),
     "settled as the broker was killed, and then the consumer was": amqp(
         *RETURNED, "B 1 8 15.0 work", "E 1 8 15.1 returned", faults=(broken(10.15), kill("tree", 14.0))
     ),
@@ -168,6 +171,7 @@ REFUSED = [
     ("which was not charged", amqp(*RETURNED, *ONCE_MORE, faults=(cut(10.15), kill("consumer", 10.3, "d")))),
     ("which was not charged", amqp(*RETURNED, *ONCE_MORE, faults=(cut(10.15), kill("worker", 10.3, "c", 7)))),
     ("which was not charged", amqp(*RETURNED, *ONCE_MORE, faults=(broken(10.05), broken(10.15)))),
+    ("which was not charged", amqp(*CUT, *ONCE_MORE, faults=(kill("consumer", 10.2, "c"),))),
     ("was executing", amqp(
         "B 1 7 10.0 slow", "B 1 8 10.5 slow", "E 1 7 10.6 returned", "E 1 8 10.9 returned", faults=(broken(10.05),)
     )),

@@ -36,9 +36,10 @@ class Copies:
         """The reasons, each with how often there was one; none on the embedded store, which settles at one blow.
 
         "published twice": its publisher's confirm was lost. "sent twice": the confirm of its retry or dead letter was,
-        or that of the handler which published it. "acknowledgement lost": with the connection, and the consumer, which
-        remembers what it has settled, was killed before the message came again. A killed broker alone is no reason: a
-        quorum queue has written down what it delivers, so that this comes again marked as redelivered.
+        or that of the handler which published it. "acknowledgement lost": the consumer, which remembers what it has
+        settled, was killed before the broker had done its acknowledgement, which nobody confirms, or before what was
+        lost with an earlier connection came again. A killed broker alone is no reason: a quorum queue has written down
+        what it delivers, so that this comes again marked as redelivered.
         """
         if key not in self._found:
             self._found[key] = Counter(self._reasons(key)) if self._story.published else Counter()
@@ -71,10 +72,25 @@ class Copies:
             later = executions[place + 1].begun if place + 1 < len(executions) else float("inf")
             until = self._unconfirmed(one, later)
             if one.outcome != "returned":
-                yield from ("sent twice" for _ in self._hits(self._doubling(key.channel), one.begun, until))
+                yield from ("sent twice" for _ in self._resent(one, until))
+            if one.ended is not None:
+                yield from ("acknowledgement lost" for _ in self._hits(self._kills(key.channel), one.ended, until))
             for fault in self._hits(self._breaks, one.begun, until):
                 if self._hits(self._kills(key.channel), fault.since, back(fault) + REDELIVERED_WITHIN):
                     yield "acknowledgement lost"
+
+    def _resent(self, one: Execution, until: float) -> list[Fault]:
+        """What may have come between the confirm of a failed attempt's copy and its acknowledgement."""
+        hits = self._hits(self._doubling(one.key.channel), one.begun, until)
+        kills = [fault for fault in hits if fault.kind == "kill" and not fault.of_broker]
+        if one.ended is None and kills and not self._died_alone(one):
+            hits.remove(min(kills, key=lambda fault: fault.since))  # which has cut it, and left nothing to send
+        return hits
+
+    def _died_alone(self, one: Execution) -> bool:
+        """Whether its worker may have died without its consumer."""
+        own = any(fault.target == "worker" and fault.pid == one.pid for fault in self._story.faults)
+        return own or one.deed in ("crash", "lethal", "stubborn")
 
     def _of_handler(self, parent: Key) -> Iterator[str]:
         returned = [one for one in self._messages.get(parent, []) if one.outcome == "returned"]
