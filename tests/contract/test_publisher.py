@@ -225,8 +225,8 @@ def test_after_a_fork_the_child_publishes_by_itself(bench: Bench, session: Sessi
     assert sorted(map(str, ids(queued(session, work, 3)))) == ["before", "child", "parent"]
 
 
-def test_a_fork_in_the_midst_of_publishing_hurts_neither_side(engine: Bench) -> None:
-    process = engine.start(MIDST)
+def test_a_fork_in_the_midst_of_publishing_hurts_neither_side(bench: Bench) -> None:
+    process = bench.start(MIDST)
     assert process.stdout is not None
     assert process.stdout.readline() == f"{[7] * 8}\n"
     assert process.wait(PATIENCE) == 0
