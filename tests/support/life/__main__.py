@@ -1,7 +1,8 @@
-"""`python -m tests.support.life EXAMPLES [SEED]`: plays known lives and so many more, and tells what happened in these.
+"""`python -m tests.support.life EXAMPLES [SEED [BROKER]]`: plays known lives and so many more, and tells what happened.
 
-Without a seed always the same; `random` is another one each time. Exit 1: something happened that the table doesn't
-allow, and the way to it.
+Without a seed, or with an empty one, always the same; `random` is another one each time. BROKER is the URL of a bus on
+RabbitMQ; without it each life has a store of its own. Exit 1: something happened that the table doesn't allow, and the
+way to it.
 """
 
 import logging
@@ -19,13 +20,13 @@ from tests.support.life.machine import machine
 STEPS = 50
 
 
-def main(examples: int, chosen: str) -> None:
+def main(examples: int, chosen: str, broker: str) -> None:
     logging.disable()  # consumers tell of each fault
     happened, clock = Counter[str](), Clock()
     for life in KNOWN:
-        for concurrency in (1, 3):
-            play(life, concurrency, clock)
-    lives = machine(clock, happened)
+        for concurrency in (1,) if broker else (1, 3):  # there each takes true time
+            play(life, concurrency, clock, broker)
+    lives = machine(clock, happened, broker)
     if chosen:
         number = int.from_bytes(os.urandom(4)) if chosen == "random" else int(chosen)
         print(f"{number:6} is the seed", flush=True)
@@ -47,4 +48,4 @@ def main(examples: int, chosen: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
+    main(int(sys.argv[1]), *[*sys.argv[2:], "", ""][:2])

@@ -11,16 +11,20 @@ from tests.support.life.clock import Clock
 from tests.support.life.mortal import Turn
 from tests.support.life.pool import Aftermath, Pool, Puppet
 from tests.support.life.table import Violation
+from tests.support.waiting import wait_until
+
+PATIENCE = 10.0
+"""Seconds for a message to arrive, where it isn't there at once."""
 
 
-def play(life: Callable[[Pool], None], concurrency: int, clock: Clock) -> None:
-    """Plays one, and then lets everything settle."""
+def play(life: Callable[[Pool], None], concurrency: int, clock: Clock, broker: str = "") -> None:
+    """Plays one, and then lets everything settle; `broker`: as of `Pool`."""
     with (
         tempfile.TemporaryDirectory(prefix="busworker-life-") as folder,
-        closing(Pool(Path(folder), concurrency, clock)) as pool,
+        closing(Pool(Path(folder), concurrency, clock, broker)) as pool,
     ):
         pool.store.publish("event")
-        pool.turn()
+        wait_until(lambda: _handed(pool), PATIENCE, "the message is handed out")
         life(pool)
         pool.settle_all()
 
@@ -71,6 +75,11 @@ KNOWN = (
     executing_when_another_instance_takes_over,
     never_begun_when_its_worker_and_then_its_pool_died,
 )
+
+
+def _handed(pool: Pool) -> bool:
+    pool.turn()
+    return any(worker.handed for worker in pool.workers.values())
 
 
 def _worker(pool: Pool) -> Puppet:

@@ -29,8 +29,11 @@ FAULTS = st.sampled_from(["", "", "", "lost at fetch", "lost at settle", "refuse
 AFTERMATHS = st.builds(Aftermath, st.booleans(), st.sampled_from(["consumer", "tree", "elsewhere"]))
 
 
-def machine(clock: Clock, happened: Counter[str]) -> type[RuleBasedStateMachine]:
-    """The machine, each of whose runs has a store of its own; what happens in all of them is added to `happened`."""
+def machine(clock: Clock, happened: Counter[str], broker: str = "") -> type[RuleBasedStateMachine]:
+    """The machine, each of whose runs has a store of its own; what happens in all of them is added to `happened`.
+
+    `broker`: as of `Pool`.
+    """
 
     class MessageLife(RuleBasedStateMachine):
         def __init__(self) -> None:
@@ -53,7 +56,7 @@ def machine(clock: Clock, happened: Counter[str]) -> type[RuleBasedStateMachine]
 
         @initialize(concurrency=st.sampled_from([1, 3]), kinds=KINDS)
         def start(self, concurrency: int, kinds: list[Kind]) -> None:
-            self._pool = Pool(self._folder, concurrency, clock)
+            self._pool = Pool(self._folder, concurrency, clock, broker)
             self.publish(kinds)
 
         @rule(kinds=KINDS)

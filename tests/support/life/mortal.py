@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import traceback
@@ -16,8 +17,10 @@ from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import Literal, NoReturn, TypeAlias
 
+from busworker.broker.amqp import AmqpSession
 from busworker.broker.embedded import EmbeddedSession
 from busworker.broker.session import Settled
+from busworker.broker.topology import UNROUTED
 from busworker.brokers import parse
 from busworker.consumer import intake, main, standing
 from busworker.errors import BrokerUnavailable
@@ -27,6 +30,8 @@ from busworker.message import ATTEMPT, Delivery
 Fault: TypeAlias = Literal["", "lost at fetch", "lost at settle", "refused at settle"]
 PATIENCE = 30.0
 """Seconds for a turn, which takes milliseconds."""
+ARRIVAL = 0.01
+"""Seconds that a turn waits for what RabbitMQ may be about to deliver."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,10 @@ class Fate:
         if not self._steps:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def strike(self, place: str) -> None:
+    def strike(self, place: str, *, always_lost: bool = False) -> None:
         """A point at which the broker may fail."""
         if self._fault.endswith(place):
-            self.lost, self._fault = self._fault.startswith("lost"), ""
+            self.lost, self._fault = always_lost or self._fault.startswith("lost"), ""
             raise BrokerUnavailable(f"the model says so, at {place}")
 
     def tell(self, what: str, value: object) -> None:
@@ -91,6 +96,52 @@ class MortalSession(EmbeddedSession):
         self.fate.strike("settle")
         super().settle(items)
         self.fate.tell("settled", [(*self._seen.pop(item.tag), item.verb) for item in items])
+        self.fate.step()
+
+    def is_over(self) -> bool:
+        over, self.fate.lost = self.fate.lost, False
+        if over:
+            self.fate.tell("lost", over)
+        return over or super().is_over()
+
+
+class MortalAmqpSession(AmqpSession):
+    """The same with RabbitMQ. A settlement is carried to its end at once: what lies between the confirm of a copy and
+    the acknowledgement is left to the chaos, since a message may be there twice then, which the table doesn't know.
+    """
+
+    fate: Fate
+
+    def __init__(self, url: str, *, claim_file: str | None = None, heartbeats: bool) -> None:
+        self._seen: dict[int, tuple[str, object]] = {}
+        self._settling = False
+        super().__init__(parse(url)[0], heartbeats=heartbeats)
+        self.fate.step()
+
+    def fetch(self, window: int) -> list[Delivery]:
+        self.fate.step()
+        self.fate.strike("fetch", always_lost=True)
+        select.select(self.filenos(), [], [], ARRIVAL)
+        arrived = super().fetch(window)
+        for one in arrived:
+            self._seen[one.tag] = one.body.decode(), one.headers.get(ATTEMPT, 1)
+        self.fate.step()
+        return arrived
+
+    def submit(self, items: Sequence[Settled]) -> None:
+        if self._settling:
+            super().submit(items)
+            return
+        self.fate.step()
+        self.fate.strike("settle", always_lost=True)  # on AMQP a refusal is no error
+        self._settling = True
+        self.settle(items)
+        self._settling = False
+        for consumer in self._consumers.values():
+            # Answered after the acknowledgements are done, which a killed client may lose else: nobody confirms them.
+            consumer._channel.queue_declare(UNROUTED, passive=True)
+        self.fate.tell("settled", [(*self._seen.pop(item.tag), item.verb) for item in items])
+        self._concluded += [item.tag for item in items]
         self.fate.step()
 
     def is_over(self) -> bool:
@@ -181,8 +232,9 @@ def _live(job: ConsumerJob, control: socket.socket) -> NoReturn:
 
 def _arrange(fate: Fate, job: ConsumerJob) -> None:
     """Before each of these calls the process may be killed, too. A lost broker is tried again in the next turn."""
-    MortalSession.fate = fate
-    main.open_session, standing.BACKOFF = MortalSession, (0.0,)  # type: ignore[assignment]
+    session = MortalSession if parse(job.broker)[0].embedded else MortalAmqpSession
+    session.fate = fate
+    main.open_session, standing.BACKOFF = session, (0.0,)  # type: ignore[assignment]
     for owner, name in ((job.board, "close_entry"), (job.board, "count"), (intake.Owed, "charged")):
         setattr(owner, name, _mortal(fate, getattr(owner, name)))
 

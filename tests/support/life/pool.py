@@ -15,25 +15,22 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from busworker import outcome as how
 from busworker.declaration import ChannelSpec
 from busworker.ipc import frames
 from busworker.ipc.link import Link, pair
 from busworker.ipc.scoreboard import charge_open
 from busworker.jobs import ConsumerJob
-from busworker.message import BUS_EXCHANGE, Outgoing
-from busworker.outcome import Error
 from busworker.retention import Retention
 from busworker.supervisor.boards import open_board
 from tests.support.life.clock import Clock
 from tests.support.life.mortal import Consumer, Turn
-from tests.support.life.store import CHANNEL, RULES, SERVICE, SUBSCRIPTIONS, Store
+from tests.support.life.outcomes import outcome_of
+from tests.support.life.store import CHANNEL, RULES, SUBSCRIPTIONS, Store
 from tests.support.life.table import End, Table, Violation
 
 SLOTS = 2
-MOST_TURNS = 100
-"""In which everything must have ended, once nothing fails any more."""
-ERROR = Error("ValueError", "as the model wants it")
+MOST_TURNS, MOST_TURNS_ON_AMQP = 100, 1500
+"""In which everything must have ended, once nothing fails any more. With RabbitMQ true time has to go by."""
 
 Cause: TypeAlias = frames.Cause
 Then: TypeAlias = Literal["goes on", "dies", "dies halfway"]
@@ -88,18 +85,22 @@ class Aftermath:
 class Pool:
     """Plays one pool on a store, and tells the table what happens.
 
+    Args:
+        broker: the URL of the bus; empty for a store in `folder`.
+
     Attributes:
         table, store: what may be, and what is.
         happened: how often each kind of thing did.
     """
 
-    def __init__(self, folder: Path, concurrency: int, clock: Clock) -> None:
+    def __init__(self, folder: Path, concurrency: int, clock: Clock, broker: str = "") -> None:
         self.table = Table(RULES["b"])
         self.happened = Counter[str]()
         self.workers: dict[int, Puppet] = {}
         self._folder, self._clock = folder, clock
-        self._url = f"filesystem://{folder}/bus?durability=normal"
+        self._url = broker or f"filesystem://{folder}/bus?durability=normal"
         self.store = Store(self._url, self.table, self.happened)
+        self._most_turns = MOST_TURNS_ON_AMQP if self.store.pushes else MOST_TURNS
         self._concurrency = concurrency
         self._channel = ChannelSpec(CHANNEL, SLOTS, concurrency, None, None, SUBSCRIPTIONS)
         self._boards = self._pids = 0
@@ -215,7 +216,7 @@ class Pool:
         body = worker.handed[number].body
         after = deed.after if deed.end == "exception" else None
         children = (body + b"c",) if deed.publishes and deed.end == "returned" and len(body) < 8 else ()
-        finished = frames.Finished(number, 0.0005, _outcome(deed.end, after, children))
+        finished = frames.Finished(number, 0.0005, outcome_of(deed.end, after, children))
         self.happened[f"outcome sent: {deed.then}"] += 1
         if deed.then == "dies halfway":
             worker.send_half(finished)
@@ -263,7 +264,7 @@ class Pool:
 
     def babble(self, worker: Puppet) -> None:
         """It tells of what it doesn't hold, and the supervisor of who is dead for long: nobody must care."""
-        worker.link.send(frames.Finished(10_000_000, 0.1, how.Returned()))
+        worker.link.send(frames.Finished(10_000_000, 0.1, outcome_of("returned", None, ())))
         self._supervisor.post(frames.ProcessDied(worker.slot, worker.incarnation - 1, 1, "SIGSEGV", None, "died"))
         self.happened["babble"] += 1
 
@@ -297,7 +298,7 @@ class Pool:
             worker.link.close()
         self.workers.clear()
         # What is back in its queue is charged by the pool's own successor alone: no other instance can know of it.
-        self._released = self._consumer.lost or (self._released and self.table.owes)
+        self._released = self.store.pushes or self._consumer.lost or (self._released and self.table.owes)
         where: Where = "tree" if self._released and after.where == "elsewhere" else after.where
         self.happened[f"killed: {where}"] += 1
         board = self._board.scoreboard
@@ -332,7 +333,7 @@ class Pool:
         self._spared.clear()
         self._draining = self._said_drained = False
         ours, theirs = pair()
-        job = ConsumerJob(SERVICE, self._channel, self._url, theirs, self._board.scoreboard, Retention())
+        job = ConsumerJob(self.store.service, self._channel, self._url, theirs, self._board.scoreboard, Retention())
         if hasattr(self, "_supervisor"):
             self._supervisor.close()
         self._consumer = Consumer(job, ours)
@@ -351,12 +352,12 @@ class Pool:
 
     def settle_all(self) -> None:
         """Nothing fails any more: everything must end, as the table has it, and lie where it says."""
-        for _ in range(MOST_TURNS):
+        for _ in range(self._most_turns):
             self.turn()
             if not self.table.unfinished:
                 break
             if not any(worker.handed for worker in self.workers.values()):
-                self._clock.forward(1)
+                self._clock.forward(0 if self.store.pushes else 1)
             for worker in list(self.workers.values()):
                 while worker.handed and not worker.leaving:
                     self.begin(worker)
@@ -365,15 +366,15 @@ class Pool:
                 self.add_worker(slot)
         else:
             left = {body: self.table.lives[body] for body in self.table.unfinished}
-            raise Violation(f"not settled after {MOST_TURNS} turns without a fault: {left}")
+            raise Violation(f"not settled after {self._most_turns} turns without a fault: {left}")
         drains = self.happened["drained"]
-        for _ in range(MOST_TURNS):
+        for _ in range(self._most_turns):
             self.drain()
             self.turn()
             if self.happened["drained"] > drains:
                 break
         else:
-            raise Violation(f"not drained after {MOST_TURNS} turns")
+            raise Violation(f"not drained after {self._most_turns} turns")
         self.store.check()
 
     def close(self) -> None:
@@ -383,22 +384,4 @@ class Pool:
             worker.link.close()
         self._supervisor.close()
         self._close_board()
-
-
-def _outcome(end: End, after: int | None, children: tuple[bytes, ...]) -> how.Outcome:
-    match end:
-        case "returned":
-            outgoing = (Outgoing(BUS_EXCHANGE, "b.child", one, {"message_id": one.decode()}, {}) for one in children)
-            return how.Returned(tuple(outgoing))
-        case "exception":
-            return how.Raised(ERROR, after)
-        case "rejected":
-            return how.Rejected(ERROR)
-        case "invalid":
-            return how.Invalid(ERROR)
-        case "time_limit":
-            return how.TimedOut(ERROR)
-        case "unhandled":
-            return how.Unhandled(ERROR)
-        case "memory_limit" | "crash":
-            raise AssertionError(f"no worker tells of its own {end}")
+        self.store.close()
