@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.support import Command, alive, wait_until
+from tests.support.embedded import memory_url
 
 
 def told(stderr: str, stdout: str) -> tuple[str, Path]:
@@ -60,8 +61,9 @@ def test_every_event_is_accounted_for(command: Command) -> None:
     assert told(second.stderr, second.stdout)[1].is_dir()
 
 
-def test_it_runs_on_a_bus_that_is_given(command: Command, broker_url: str) -> None:
-    done = command.run("demo", "--messages", "20", "--broker", broker_url, timeout=100)
+def test_it_runs_on_a_bus_that_is_given(command: Command) -> None:
+    with memory_url() as broker_url:
+        done = command.run("demo", "--messages", "20", "--broker", broker_url, timeout=100)
     assert done.returncode == 0, done.stderr
     assert f"the bus is {broker_url}," in done.stderr
     assert done.stdout.splitlines()[-1] == "lost 0"

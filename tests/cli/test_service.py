@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -75,18 +76,20 @@ def test_channels_and_numbers_are_chosen_at_the_start(command: Command, app: str
     assert service.wait() == 0
 
 
-@pytest.mark.parametrize("args", ["status", "stop", "scale audit=3", "status --service email"])
-def test_a_service_whose_supervisor_is_stopped_is_named(command: Command, app: str, args: str) -> None:
+def test_a_service_whose_supervisor_is_stopped_is_named(command: Command, app: str) -> None:
     service = command.start("start", app)
     running(command, service)
     service.signal(signal.SIGSTOP)
-    done = command.run(*args.split())
-    assert (done.returncode, done.stdout) == (69, "")
-    assert done.stderr.startswith(
-        "busworker: service email (instance default) doesn't answer: its supervisor, process "
-    )
-    assert f"process {service.pid}, is stopped (kill -CONT {service.pid}) or hangs" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    asked = ["status", "stop", "scale audit=3", "status --service email"]
+    with ThreadPoolExecutor(len(asked)) as at_once:  # each waits for some seconds
+        answers = list(at_once.map(lambda args: command.run(*args.split()), asked))
+    for args, done in zip(asked, answers, strict=True):
+        assert (done.returncode, done.stdout) == (69, ""), args
+        assert done.stderr.startswith(
+            "busworker: service email (instance default) doesn't answer: its supervisor, process "
+        )
+        assert f"process {service.pid}, is stopped (kill -CONT {service.pid}) or hangs" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
     service.signal(signal.SIGCONT)
     assert service.terminate() == 0
 
