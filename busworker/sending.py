@@ -43,7 +43,7 @@ os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, a
 
 def load(url: str, *, spool: bool) -> None:
     """Imports what sending to that broker takes, and what that would import later."""
-    names = ["busworker.broker.session", "busworker.spool", "encodings.unicode_escape"]
+    names = ["busworker.broker.session", "busworker.spool", "kombu.connection", "encodings.unicode_escape"]
     if spool or parse(url)[0].embedded:
         names += ["busworker.broker.embedded", "busworker.transports.transport"]
     if not parse(url)[0].embedded:

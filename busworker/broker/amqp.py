@@ -24,10 +24,10 @@ from busworker.broker.deliveries import Consumer, read_delivery
 from busworker.broker.publishing import Publishing
 from busworker.broker.refused import Refused
 from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled
-from busworker.broker.uninterrupted import UNINTERRUPTED
 from busworker.brokers import Broker
 from busworker.errors import BrokerError, BrokerUnavailable, BusworkerError, ConfigurationError, EncodeError
 from busworker.message import OWN_PREFIX, Delivery, Outgoing
+from busworker.uninterrupted import UNINTERRUPTED
 
 log = logging.getLogger("busworker.broker")
 

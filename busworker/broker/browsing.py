@@ -20,10 +20,10 @@ from amqp.exceptions import ResourceLocked
 from busworker.broker import topology, wire
 from busworker.broker.deliveries import Consumer, read_delivery
 from busworker.broker.lookahead import Lookahead
-from busworker.broker.uninterrupted import UNINTERRUPTED
 from busworker.errors import BrokerUnavailable
 from busworker.message import Delivery
 from busworker.transports.amqp.connection import read_deliver
+from busworker.uninterrupted import UNINTERRUPTED
 
 QUIET = 1.0
 """Seconds without a delivery after which we ask whether there are any more."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import amqp.exceptions as refused
-from kombu.connection import Connection
+import kombu
 from kombu.exceptions import KombuError
 
 from busworker.broker import tls
@@ -26,7 +26,7 @@ FINAL = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.
 
 def connect(
     broker: Broker, *, claim_file: str | None = None, timeout: float = CONNECT_TIMEOUT, heartbeats: bool = False
-) -> Connection:
+) -> kombu.Connection:
     """A new connection, established within about `timeout` seconds.
 
     Args:
@@ -88,13 +88,13 @@ def is_final(broker: Broker, error: BaseException) -> bool:
             return False
 
 
-def _made(broker: Broker, claim_file: str | None, timeout: float, *, heartbeats: bool = False) -> Connection:
+def _made(broker: Broker, claim_file: str | None, timeout: float, *, heartbeats: bool = False) -> kombu.Connection:
     if broker.embedded:
         options = {} if claim_file is None else {"claim_file": claim_file}
-        return Connection(broker.url, transport=EMBEDDED[broker.scheme], transport_options=options)
+        return kombu.Connection(broker.url, transport=EMBEDDED[broker.scheme], transport_options=options)
     connect_timeout: Any = timeout  # kombu says int, and means float too
     with_tls: Any = tls.options(broker) or False  # it says bool
-    return Connection(
+    return kombu.Connection(
         broker.url,
         transport=AMQP_TRANSPORT,
         connect_timeout=connect_timeout,

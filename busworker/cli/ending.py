@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import click
 
 from busworker import logs, settings
-from busworker.broker.uninterrupted import interrupt
 from busworker.errors import (
     AlreadyRunning,
     ApplicationError,
@@ -26,6 +25,7 @@ from busworker.errors import (
 )
 from busworker.ipc.control import Refused
 from busworker.plain import escaped, told
+from busworker.uninterrupted import interrupt
 from busworker.urls import hide_password, shown
 
 log = logging.getLogger("busworker.cli")

@@ -23,7 +23,7 @@ def send(event): pass
 @bus.channel("audit").subscribe(Topic("user.registered", dict[str, int]))
 def note(event): pass
 """
-STATUS_KEYS = ["service", "instance", "broker", "state", "pid", "started_at", "channels"]
+STATUS_KEYS = ["service", "instance", "broker", "state", "pid", "started_at", "spool", "channels"]
 CHANNEL_KEYS = [
     *("name", "state", "trouble", "processes", "ready", "in_flight", "waiting"),
     *("dead", "processed", "failed", "subscriptions", "workers"),

@@ -17,10 +17,10 @@ import pytest
 from busworker import copies, deadletters
 from busworker.broker import topology
 from busworker.broker.session import Session, open_session
-from busworker.broker.uninterrupted import interrupt
 from busworker.letters import Filter
 from busworker.message import Delivery, Outgoing, read_envelope
 from busworker.outcome import Error, WorkerInfo
+from busworker.uninterrupted import interrupt
 from tests.support import Command, Home, wait_until
 from tests.support.command import executable
 from tests.support.proxy import Proxy

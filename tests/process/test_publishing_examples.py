@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Home, Stage, wait_until
+from tests.support import Command, Home, Stage, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "contrib" / "examples" / "publishing"
 FLASK = ("gunicorn", "--preload", "--workers", "2", "--bind", "127.0.0.1:0", "flask_app:app")
@@ -103,13 +103,13 @@ def environment(home: Home, more: Mapping[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def serve(home: Home) -> Iterator[Serve]:
-    """Starts an example; it ends with the test."""
+def serve(home: Home, command: Command) -> Iterator[Serve]:
+    """Starts an example; it ends with the test, before `command` looks for what is left."""
     servers = []
 
-    def start(*command: str, folder: Path = EXAMPLES, broker: str = "") -> Server:
+    def start(*args: str, folder: Path = EXAMPLES, broker: str = "") -> Server:
         env = {"BUSWORKER_BROKER": broker} if broker else {}
-        servers.append(Server(home, [sys.executable, *command], folder, env))
+        servers.append(Server(home, [sys.executable, *args], folder, env))
         return servers[-1]
 
     yield start
