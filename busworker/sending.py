@@ -22,6 +22,7 @@ from busworker.brokers import parse
 from busworker.errors import AlreadyStored, BrokerUnavailable, BusworkerError, MessageError, TopologyMismatch
 from busworker.message import Outgoing
 from busworker.receipt import Receipt, conclude
+from busworker.relaying import Relay
 
 if TYPE_CHECKING:
     from busworker.broker.session import Session
@@ -32,6 +33,8 @@ log = logging.getLogger("busworker.publisher")
 RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 LEAST_PATIENCE = 0.1
 """Seconds that a try may take whose deadline is nearer than that."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at whether a spool holds anything."""
 SPOOL_AFTER = 1.0
 """Seconds that delivering may take before a spool is used; a third of the deadline where that is less."""
 
@@ -75,11 +78,12 @@ class Sender:
         self._url = url
         self._folder = spool
         self._spool: Spool | None = None
+        self._relay: Relay | None = None
         self._spool_after = min(SPOOL_AFTER, deadline / 3)
         self._session: Session | None = None
         self._reached = False
         self._error: BusworkerError | None = None
-        self._relay_at = 0.0
+        self._look_at = 0.0
         self._spooling = False
         self._spool_works = True
 
@@ -90,6 +94,7 @@ class Sender:
             from busworker.spool import Spool
 
             self._spool = Spool(self._folder)
+            self._relay = Relay(self._url, self._folder)
 
     def send(self, batch: list[Pending]) -> None:
         """Sends messages; when it returns, the receipt of each has ended."""
@@ -103,7 +108,7 @@ class Sender:
             if not self._holds():
                 batch = self._attempt(batch, min(_first_deadline(batch), spool_at))
             else:
-                self.tend()  # a spool that takes no more
+                self.tend()  # a spool that takes no more is to be emptied
             if batch:
                 time.sleep(max(0.0, min(pause, _first_deadline(batch) - time.monotonic())))
 
@@ -112,19 +117,22 @@ class Sender:
         now = time.monotonic()
         if self._session is not None and not self._session.broker.embedded and self._session.next_due() <= 0:
             self._keep_alive(self._session)
-        if now >= self._relay_at and self._holds():
-            self._relay()
+        if now >= self._look_at and self._relay is not None and self._holds():
+            self._look_at = now + LOOK_EVERY
+            self._relay.wake()
 
     def next_due(self) -> float | None:
         """Seconds until `tend` is to be called; None: never."""
         due = float("inf") if self._session is None or self._session.broker.embedded else self._session.next_due()
         if self._spooling:
-            due = min(due, max(0.0, self._relay_at - time.monotonic()))
+            due = min(due, max(0.0, self._look_at - time.monotonic()))
         return None if due == float("inf") else due
 
     def close(self) -> None:
         """Lets go of the broker and the spool."""
         self._give_up()
+        if self._relay is not None:
+            self._relay.stop()
         if self._spool is not None:
             self._spool.close()
 
@@ -132,6 +140,8 @@ class Sender:
         """In a forked child: the connections are the parent's."""
         if self._session is not None:
             self._session.forget()
+        if self._relay is not None:
+            self._relay.forget()
         if self._spool is not None:
             self._spool.forget()
 
@@ -252,28 +262,8 @@ class Sender:
         if not self._spooling:
             log.warning("%s; what is published is kept in %s until it can be sent", self._error, self._spool.folder)
             self._spooling = True
-            self._relay_at = time.monotonic() + RETRY_DELAYS[-1]  # first keep what waits behind these
         conclude([one.receipt for one in batch], "confirmed", spooled=True)
         return True
-
-    def _relay(self) -> None:
-        """Sends some of what the spool has kept; the rest is due at once, or after a pause if that failed."""
-        assert self._spool is not None
-        until = time.monotonic() + self._spool_after
-        try:
-            gone = self._spool.relay(lambda outgoing: self._published(outgoing, until))
-        except BusworkerError as error:
-            log.debug("the spool can't be sent: %s", error)
-            self._lose()
-            gone = None
-        if not gone:
-            self._relay_at = time.monotonic() + RETRY_DELAYS[-1]
-        elif not self._holds():
-            log.info("all that was kept in %s is sent", self._spool.folder)
-
-    def _published(self, outgoing: Sequence[Outgoing], until: float) -> list[BusworkerError | None]:
-        session = self._session or self._connected(until)
-        return session.publish(outgoing, _patience(until))
 
 
 def _first_deadline(batch: list[Pending]) -> float:

@@ -52,7 +52,7 @@ def test_a_session_publishes_fetches_and_settles_through_tls(amqps_url: str, hom
         large = Outgoing("busworker", "user.registered", b"x" * LARGE, {"message_id": "large"}, {})
         session.publish([*(event(message_id=str(number)) for number in range(MANY)), large])
         session.consume(queue, MANY + 1)
-        arrived = fetched(session, MANY + 1)
+        arrived = fetched(session, MANY + 1, MANY + 1)
         assert ids(arrived) == [*map(str, range(MANY)), "large"]
         assert len(arrived[-1].body) == LARGE
         session.settle([Settled(delivery.tag, "ack") for delivery in arrived])

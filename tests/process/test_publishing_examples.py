@@ -99,7 +99,12 @@ Serve = Callable[..., Server]
 
 
 def environment(home: Home, more: Mapping[str, str]) -> dict[str, str]:
-    return home.env | {"PYTHONDONTWRITEBYTECODE": "1", "DATABASE": str(home.path / "site.sqlite3"), **more}
+    return home.env | {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "DATABASE": str(home.path / "site.sqlite3"),
+        **more,
+    }
 
 
 @pytest.fixture
