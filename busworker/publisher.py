@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import importlib
 import itertools
 import logging
 import os
@@ -50,6 +51,8 @@ class Publisher:
         self._deadline = deadline
         self._spool = spool
         self._registered = False
+        # What keeps forks out of a store's transactions, before there is a thread that has any.
+        importlib.import_module("busworker.transports.engine.lock")
         self._reset()
         os.register_at_fork(after_in_child=self._forked)
 

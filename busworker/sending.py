@@ -42,8 +42,6 @@ SPOOL_AFTER = 1.0
 _loading = threading.RLock()
 """Held while the broker's modules are imported, and over a fork: a child would find them half made for ever."""
 os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
-# Registers what keeps forks out of a store's transactions: a fork that has begun by then wouldn't know of it.
-importlib.import_module("busworker.transports.engine.lock")
 
 
 def load(url: str, *, spool: bool) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from busworker.broker.session import open_session
 from tests.support import Home, wait_until
+from tests.support.chaos.breaking import FRESH
 from tests.support.rabbitmq import HOST, Node, free_ports
 
 REQUESTS = int(os.environ.get("WEB_REQUESTS", "16"))
@@ -129,6 +130,7 @@ def test_requests_are_answered_in_time_whatever_the_broker_does_and_a_spool_lose
     assert [one for one in kept if one.said["state"] != "confirmed"] == []
     wait_until(lambda: plain.order(900_003).status != 503, 20, "it works again")
 
+    time.sleep(FRESH)
     victim.kill()
     stopped = plain.orders(range(REQUESTS))
     kept += keeping.orders(range(2 * REQUESTS, 3 * REQUESTS))
