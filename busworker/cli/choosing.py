@@ -38,9 +38,14 @@ class Wanted:
 
 def service_options(function: F) -> F:
     """`--service`, `--instance`, `--app` and `--broker`, for `the_service`."""
+    return name_options(app_option(broker_option(function)))
+
+
+def name_options(function: F) -> F:
+    """`--service` and `--instance`, for `the_named_service`."""
     with_service: Callable[[F], F] = setting_option(settings.SERVICE)
     with_instance: Callable[[F], F] = setting_option(settings.INSTANCE)
-    return with_service(with_instance(app_option(broker_option(function))))
+    return with_service(with_instance(function))
 
 
 def the_service(service: str | None, instance: str | None, app: str | None, broker: str | None) -> Instance:
@@ -52,6 +57,11 @@ def the_service(service: str | None, instance: str | None, app: str | None, brok
         click.UsageError: several do; the message names them.
     """
     return choose(running(), wanted(service, instance, app, broker))
+
+
+def the_named_service(service: str | None, instance: str | None) -> Instance:
+    """As `the_service`, by these two names alone: whatever is set, no application is imported."""
+    return choose(running(), _wanted(settings.find(settings.SERVICE, service), instance, None, None))
 
 
 def wanted(service: str | None, instance: str | None, app: str | None, broker: str | None) -> Wanted:
@@ -67,6 +77,10 @@ def wanted(service: str | None, instance: str | None, app: str | None, broker: s
 
         bus = load(where)
         name, declared = bus.name, bus.broker
+    return _wanted(name, instance, broker, declared)
+
+
+def _wanted(name: str | None, instance: str | None, broker: str | None, declared: str | None) -> Wanted:
     chosen = settings.stated(settings.INSTANCE, instance)
     if name is not None and chosen is None:
         chosen = settings.INSTANCE.default

@@ -38,6 +38,7 @@ COMMANDS = {
     "publish": ("busworker.cli.publish:publish", "Publish events from the command line."),
     "check": ("busworker.cli.check:check", "Import an application and show what it declares."),
     "status": ("busworker.cli.service:status", "Show a running service."),
+    "health": ("busworker.cli.health:health", "Tell whether a running service is well, by the exit code."),
     "scale": ("busworker.cli.service:scale", "Change the number of workers of a channel."),
     "stop": ("busworker.cli.service:stop", "Drain a running service and end it."),
     "dead": ("busworker.cli.dead:dead", "List, show, replay, drop and export dead letters."),

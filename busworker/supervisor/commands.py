@@ -8,10 +8,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from busworker.ipc.control import Request
 from busworker.ipc.frames import CountsTold
 from busworker.supervisor import status
 from busworker.supervisor.crew import Crew
+from busworker.supervisor.health import Probe, ailing
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.server import Client, Server
 from busworker.supervisor.state import Service
@@ -67,6 +70,8 @@ class Commands:
                 self._answer(client, status.identity(self._orders, self._service, self._started_at))
             case "status":
                 self._ask(client)
+            case "health":
+                self._health(client, request.arguments)
             case "scale":
                 self._scale(client, request.arguments)
             case "stop":
@@ -99,6 +104,18 @@ class Commands:
         number = next(self._numbers)
         missing = {name for name, crew in self._crews.items() if crew.ask_counts(number)}
         self._asked[number] = Asked(client, time.monotonic() + COUNTS_WITHIN, missing)
+
+    def _health(self, client: Client, arguments: Mapping[str, object]) -> None:
+        try:
+            probe = msgspec.convert(arguments.get("probe"), Probe)
+        except msgspec.ValidationError:
+            self._refuse(client, f"a service is asked for live, ready or startup, not {arguments.get('probe')!r}", 2)
+            return
+        who, why = f"{self._orders.service.name} (instance {self._orders.instance})", ailing(self._service, probe)
+        if why is None:
+            self._answer(client, {"text": f"{who} is {status.service_state(self._service)}"})
+        else:
+            self._refuse(client, f"{who} {why}", 69)
 
     def _scale(self, client: Client, arguments: Mapping[str, object]) -> None:
         name, processes = arguments.get("channel"), arguments.get("processes")

@@ -183,6 +183,7 @@ class Supervisor:
     def _observe(self) -> None:
         for crew in self._crews.values():
             crew.observe()
+            crew.pool.note()
 
     def _now(self, planned: float) -> float:
         """The monotonic time. `planned` is how long ago the last call may be.

@@ -115,6 +115,7 @@ class Pool(msgspec.Struct):
         desired: how many workers there should be, in the slots from 0.
         memory_limit: bytes a worker may have resident while it executes; None: as many as it wants.
         ever_ready: a consumer of it was ready once, so what it is told to do can be done.
+        ever_complete: it was complete once.
         unread: a consumer died in disorder and the scoreboard has not been read since.
         read_at: not before then.
         spared: (slot, number) of messages whose worker was killed to stop it: never to be charged.
@@ -128,6 +129,7 @@ class Pool(msgspec.Struct):
     workers: dict[int, Worker] = {}
     incarnations: dict[int, int] = {}
     ever_ready: bool = False
+    ever_complete: bool = False
     unread: bool = False
     read_at: float = 0.0
     spared: list[tuple[int, int]] = []
@@ -136,10 +138,14 @@ class Pool(msgspec.Struct):
     worker_backoff: Backoff = msgspec.field(default_factory=Backoff)
 
     @property
+    def up(self) -> list[Worker]:
+        """The desired workers that have run their start hooks."""
+        return [worker for worker in self.workers.values() if worker.started and worker.slot < self.desired]
+
+    @property
     def complete(self) -> bool:
         """Whether its consumer fetches and every desired worker is up."""
-        up = [slot for slot, worker in self.workers.items() if worker.started and slot < self.desired]
-        return self.consumer is not None and self.consumer.ready and len(up) == self.desired
+        return self.consumer is not None and self.consumer.ready and len(self.up) == self.desired
 
     @property
     def empty(self) -> bool:
@@ -151,6 +157,10 @@ class Pool(msgspec.Struct):
         """Its processes that have not been reaped."""
         pids = {worker.pid for worker in self.workers.values()}
         return pids if self.consumer is None else pids | {self.consumer.pid}
+
+    def note(self) -> None:
+        """Something may have changed: whether it is complete now is remembered."""
+        self.ever_complete |= self.complete
 
     def consumer_started(self, pid: int, now: float, counted: tuple[int, int] = (0, 0)) -> Consumer:
         """A consumer was forked."""

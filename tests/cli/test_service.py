@@ -55,6 +55,10 @@ def test_a_service_is_shown_scaled_and_stopped(command: Command, app: str) -> No
     assert list(shown) == STATUS_KEYS
     assert all(list(channel) == CHANNEL_KEYS for channel in shown["channels"])
     assert "welcome/2" in command.run("status", "--service", "email").stdout
+    env = {"BUSWORKER_APP": "does.not.exist"}  # an application is never imported for a probe
+    for probe in ("live", "ready", "startup"):
+        assert command.run("health", probe, env=env).stdout == f"{probe}: email (instance default) is running\n"
+    assert command.run("health", "--service", "mail").returncode == 69
     assert command.run("scale", "audit=3").stdout == "audit=3\n"
     assert command.run("scale", "nope=3").returncode == 66
     wait_until(lambda: "audit/3" in command.run("status").stdout, 20, "three workers")
@@ -80,7 +84,7 @@ def test_a_service_whose_supervisor_is_stopped_is_named(command: Command, app: s
     service = command.start("start", app)
     running(command, service)
     service.signal(signal.SIGSTOP)
-    asked = ["status", "stop", "scale audit=3", "status --service email"]
+    asked = ["status", "stop", "scale audit=3", "status --service email", "health live"]
     with ThreadPoolExecutor(len(asked)) as at_once:  # each waits for some seconds
         answers = list(at_once.map(lambda args: command.run(*args.split()), asked))
     for args, done in zip(asked, answers, strict=True):

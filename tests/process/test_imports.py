@@ -74,6 +74,12 @@ def test_commands_to_a_running_service_load_no_broker(command: str) -> None:
     assert found(code, {"busworker.cli.service"}) == {"busworker.cli.service"}
 
 
+def test_a_probe_loads_even_less() -> None:
+    code = "from busworker.cli.ending import run; run(['health', '--help'])"
+    assert found(code, BROKERS | {"psutil", "busworker.bus", "busworker.application"}) == set()
+    assert found(code, {"busworker.cli.service", "busworker.cli.health"}) == {"busworker.cli.health"}
+
+
 @pytest.mark.parametrize("command", ["start", "check"])
 def test_commands_about_an_application_load_no_broker(command: str) -> None:
     assert found(f"from busworker.cli.ending import run; run(['{command}', '--help'])", BROKERS) == set()
