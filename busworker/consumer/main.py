@@ -13,14 +13,14 @@ import time
 
 from busworker import outcome as how
 from busworker.broker.session import Session, open_session
-from busworker.broker.topology import subscription
 from busworker.consumer.adopting import EVERY, Adopting
 from busworker.consumer.at_once import AtOnce
+from busworker.consumer.booking import book
 from busworker.consumer.counting import counts_told
 from busworker.consumer.dispatch import Dispatcher, Held, handout
 from busworker.consumer.intake import Intake
 from busworker.consumer.retaining import Retaining
-from busworker.consumer.settlements import Concluded, Settlements
+from busworker.consumer.settlements import Settlements
 from busworker.consumer.settling import Ended, ended_by_death
 from busworker.consumer.standing import Standing
 from busworker.consumer.watch import Watch
@@ -31,7 +31,6 @@ from busworker.ipc.link import Link
 from busworker.jobs import ConsumerJob
 from busworker.message import Delivery
 from busworker.outcome import WorkerInfo
-from busworker.settlement import charged
 
 log = logging.getLogger("busworker.consumer")
 
@@ -361,26 +360,14 @@ class Consumer:
         self._unsettled -= len(settled)
         for one in settled:
             self._close_entry(one.ended.held)
-            if one.step.text is not None:
-                self._tell(one.ended, one.step.text)
-        self._count(settled)
+        book(settled, self._job)
         keys = [one.ended.held.key for one in settled if not one.step.returned]
         self._intake.settled(keys, remember=session.pushes)
-
-    def _count(self, settled: list[Concluded]) -> None:
-        returned = [one.ended.held for one in settled if isinstance(one.ended.outcome, how.Returned)]
-        executed = sum(held.number > 0 for held in returned)  # not so what was settled before and came once more
-        self._board.count(executed, sum(charged(one.ended.outcome) for one in settled) - len(returned))
 
     def _close_entry(self, held: Held) -> None:
         if held.number:
             self._board.close_entry(held.slot, held.number)
             self._dispatcher.entry_closed(held)
-
-    def _tell(self, ended: Ended, text: str) -> None:
-        spec, envelope = self._channel.subscriptions[ended.held.subscription], ended.held.envelope
-        name = subscription(spec.topic, self._job.service, self._channel.name)
-        log.warning("%s message %s attempt %d/%d: %s", name, envelope.id, envelope.attempt, spec.max_attempts, text)
 
     # Handing out
 
@@ -393,7 +380,5 @@ class Consumer:
             link.flush()
 
     def _watch_writes(self) -> None:
-        self._watch.flush((self._supervisor, *self._links.values(), *self._finishing))
-        if self._session is not None:
-            for descriptor, unsent in self._session.filenos().items():
-                self._watch.writable(descriptor, unsent)
+        sockets = {} if self._session is None else self._session.filenos()
+        self._watch.flush((self._supervisor, *self._links.values(), *self._finishing), sockets)

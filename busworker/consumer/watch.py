@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import selectors
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from busworker.ipc.link import Link
 
@@ -27,14 +27,16 @@ class Watch:
         """Until then at most, in seconds."""
         self._selector.select(timeout)
 
-    def flush(self, links: Iterable[Link]) -> None:
-        """Sends what links have, and watches those on which something is left."""
+    def flush(self, links: Iterable[Link], sockets: Mapping[int, bool]) -> None:
+        """Sends what links have, and watches those on which something is left; of the sockets it is said."""
         for link in links:
             link.flush()
             if not link.closed:
-                self.writable(link, link.unsent)
+                self._writable(link, link.unsent)
+        for descriptor, unsent in sockets.items():
+            self._writable(descriptor, unsent)
 
-    def writable(self, source: Link | int, unsent: bool) -> None:
+    def _writable(self, source: Link | int, unsent: bool) -> None:
         """Selects for writing exactly while something is left to send."""
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if unsent else 0)
         key = self._selector.get_map().get(source)
