@@ -65,6 +65,10 @@ class EmbeddedSession(Session):
         arrived, self._arrived = self._arrived, []
         return arrived
 
+    def rest(self) -> None:
+        with translated(self.broker):
+            wire.link(self._connection).rest()
+
     def submit(self, items: Sequence[Settled]) -> None:
         self.settle(items)
         self._concluded += [item.tag for item in items]

@@ -102,6 +102,12 @@ class Session(ABC):
                 ahead of each queue; each change costs it something, and one to less comes a second later.
         """
 
+    def rest(self) -> None:
+        """To be called instead of `fetch` when nothing is wanted, where the broker doesn't push: else what `filenos`
+        names may stay readable.
+        """
+        return
+
     def cease(self) -> None:
         """Ends deliveries; may be called again. What is under way may still arrive where the broker pushes."""
         return

@@ -240,8 +240,10 @@ class Consumer:
             if not self._draining:
                 self._adopting.adopt(session, list(self._queues), self._intake, now)
                 self._retaining.keep(session, self._queues, now, time.time())
-            if session.pushes or (self._has_room() and not self._draining):
+            if session.pushes or self._has_room():
                 self._fetch(session, now)
+            else:
+                session.rest()
             self._standing.worked(session)
         except BrokerUnavailable as error:
             self._trouble(error, None)

@@ -79,6 +79,10 @@ class Connection:
                 raise TimeoutError("no message came")
             self.store.wait(min(left, self.next_due()))
 
+    def rest(self) -> None:
+        """Takes the wake-ups that have come, and looks for no messages; the next `drain_events` looks anyway."""
+        self.store.wait(0)
+
     def listen(self, queue: str) -> None:
         """Has us woken when a queue gets messages; call it once a consumer."""
         self.store.listen(queue)

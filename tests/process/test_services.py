@@ -4,9 +4,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
 from tests.support import Home, Stage, wait_until
@@ -212,6 +214,22 @@ def test_a_drain_finishes_what_executes_and_gives_the_rest_back_uncharged(stage:
     stage.wait_empty("shop")
     assert events(stage) == [(what, str(number), 1) for what in ("begin", "end") for number in range(10)]
     assert again.terminate() == 0
+
+
+def test_a_consumer_without_room_sleeps_however_much_is_published(stage: Stage) -> None:
+    stage.home.write("shop.py", HEAD + GATED)
+    service = stage.start("shop")
+    stage.publish("order.placed", *range(3))
+    stage.wait_recorded(1)
+    (consumer,) = service.tree("consumer")
+    stage.publish("order.placed", 3)
+    began, before = time.monotonic(), psutil.Process(consumer.pid).cpu_times()
+    wait_until(lambda: time.monotonic() - began > 0.5, 5, "half a second")
+    after = psutil.Process(consumer.pid).cpu_times()
+    assert after.user + after.system - before.user - before.system < 0.1, "a loop that never waits"
+    stage.touch("gate")
+    stage.wait_recorded(8)
+    assert service.terminate() == 0
 
 
 @on("filesystem", "amqp")
