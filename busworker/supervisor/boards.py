@@ -1,4 +1,4 @@
-"""Opening a service's scoreboards before any fork, and taking over what a killed tree left there."""
+"""A service's scoreboards: opened before any fork, with what a killed tree left there; read when a pool has died."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from busworker.errors import ConfigurationError
 from busworker.ipc.scoreboard import Scoreboard, charge_open
 from busworker.supervisor.orders import Board
+from busworker.supervisor.state import Pool
 
 log = logging.getLogger("busworker.supervisor")
 
@@ -50,6 +51,39 @@ def open_board(path: Path, slots: int) -> Board:
         log.warning("%s: %d messages were executing or unsettled when %s", path, charged, end)
     found = os.fstat(descriptor)
     return Board(scoreboard, descriptor, (found.st_dev, found.st_ino))
+
+
+def read_dead_board(name: str, pool: Pool, board: Scoreboard, *, stopping: bool) -> None:
+    """Writes down what a dead pool owes, then empties its scoreboard; the counters stay.
+
+    On a full disk the pool waits, for its next consumer must know. A service that stops leaves the scoreboard to its
+    successor.
+
+    Args:
+        name: the pool's, for the log.
+        pool: its state, in which it is recorded.
+        board: its scoreboard.
+        stopping: whether the service stops.
+    """
+    for slot, number in pool.spared:
+        board.spare(slot, number)
+    try:
+        charged = charge_open(board)
+    except OSError as error:
+        _not_written_down(name, pool, error, stopping=stopping)
+        return
+    pool.board_read()
+    if charged:
+        log.warning("%s: %d messages were executing or not settled; each is charged an attempt", name, charged)
+
+
+def _not_written_down(name: str, pool: Pool, error: OSError, *, stopping: bool) -> None:
+    if stopping:
+        pool.board_read()
+        return
+    if not pool.read_at:
+        log.error("%s: what it owes can't be written down, no consumer starts before: %s", name, error)
+    pool.board_not_read(time.monotonic())
 
 
 def _locked(path: Path) -> int:

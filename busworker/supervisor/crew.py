@@ -21,9 +21,10 @@ from busworker.declaration import ChannelSpec
 from busworker.errors import ProtocolError
 from busworker.ipc import frames, stacks
 from busworker.ipc.link import Link, pair
-from busworker.ipc.scoreboard import Scoreboard, charge_open
+from busworker.ipc.scoreboard import Scoreboard
 from busworker.supervisor import autopsy, child
 from busworker.supervisor.births import Ends, Place, consumer_birth, worker_birth
+from busworker.supervisor.boards import read_dead_board
 from busworker.supervisor.child import Death
 from busworker.supervisor.dumps import Process
 from busworker.supervisor.memory import MemoryWatch, OomKills
@@ -364,29 +365,8 @@ class Crew:
             log.info("consumer %s drained", self.name)
 
     def read_board(self) -> None:
-        """Writes down what the dead pool owes, then empties its scoreboard; the counters stay.
-
-        On a full disk the pool waits, for its next consumer must know. A service that stops leaves the scoreboard to
-        its successor.
-        """
-        for slot, number in self.pool.spared:
-            self.board.spare(slot, number)
-        try:
-            charged = charge_open(self.board)
-        except OSError as error:
-            self._not_written_down(error)
-            return
-        self.pool.board_read()
-        if charged:
-            log.warning("%s: %d messages were executing or not settled; each is charged an attempt", self.name, charged)
-
-    def _not_written_down(self, error: OSError) -> None:
-        if self._service.stop is not None:
-            self.pool.board_read()
-            return
-        if not self.pool.read_at:
-            log.error("%s: what it owes can't be written down, no consumer starts before: %s", self.name, error)
-        self.pool.board_not_read(time.monotonic())
+        """Writes down what the dead pool owes; see `read_dead_board`."""
+        read_dead_board(self.name, self.pool, self.board, stopping=self._service.stop is not None)
 
     def _drop(self, link: Link) -> None:
         if link in self._selector.get_map():
