@@ -25,6 +25,7 @@ class ConsumerJob:
         link: its end of the link to the supervisor.
         board: the pool's scoreboard, locked.
         retention: how long dead letters and unrouted messages are kept.
+        paused: whether the channel is paused, so that nothing is taken before `Resume` comes.
     """
 
     service: str
@@ -33,6 +34,7 @@ class ConsumerJob:
     link: socket.socket
     board: Scoreboard
     retention: Retention
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

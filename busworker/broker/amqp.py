@@ -91,7 +91,8 @@ class AmqpSession(Session):
                 # A connection that publishes may be blocked, and what is declared on it would wait.
                 self._declarer.move(self._consuming.channel())
             consumer = Consumer(self._consuming.channel(), queue)
-            consumer.start(window)
+            if not self._ceased:
+                consumer.start(window)
             self._consumers[consumer.channel_id] = consumer
 
     def fetch(self, window: int) -> list[Delivery]:
@@ -112,6 +113,9 @@ class AmqpSession(Session):
         with self._watched():
             for consumer in self._consumers.values():
                 consumer.cease()
+
+    def resume(self) -> None:
+        self._ceased = False
 
     def _deliveries(self, link: Any) -> list[Delivery]:
         arrived = link.arrived

@@ -109,7 +109,14 @@ class Session(ABC):
         return
 
     def cease(self) -> None:
-        """Ends deliveries; may be called again. What is under way may still arrive where the broker pushes."""
+        """Ends deliveries, or has `consume` begin none; may be called again.
+
+        What is under way may still arrive where the broker pushes.
+        """
+        return
+
+    def resume(self) -> None:
+        """Has `fetch` begin deliveries again after `cease`."""
         return
 
     @abstractmethod

@@ -40,6 +40,8 @@ COMMANDS = {
     "status": ("busworker.cli.service:status", "Show a running service."),
     "health": ("busworker.cli.health:health", "Tell whether a running service is well, by the exit code."),
     "scale": ("busworker.cli.service:scale", "Change the number of workers of a channel."),
+    "pause": ("busworker.cli.steering:pause", "Have a channel take no more messages."),
+    "resume": ("busworker.cli.steering:resume", "Have a paused channel take messages again."),
     "stop": ("busworker.cli.service:stop", "Drain a running service and end it."),
     "dead": ("busworker.cli.dead:dead", "List, show, replay, drop and export dead letters."),
     "relay": ("busworker.cli.relay:relay", "Send what a spool has kept."),

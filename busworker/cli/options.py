@@ -72,6 +72,10 @@ def require_app(option: str | None) -> str:
     return app
 
 
+CHANNEL_NAME = checked(lambda text: checked_name(text, "channel"))
+"""The name of a channel."""
+
+
 def _channel_number(text: str) -> tuple[str, int | None]:
     name, equals, number = text.partition("=")
     checked_name(name, "channel")

@@ -34,6 +34,7 @@ class Channel(msgspec.Struct):
     subscriptions: list[str]
     workers: list[Worker]
     trouble: str | None = None
+    paused_until: str | None = None
 
 
 class Spool(msgspec.Struct):
@@ -68,6 +69,8 @@ def show(status: Status) -> None:
     for channel in status.channels:
         if channel.trouble:
             click.echo(f"\n{cell(channel.name)}: {cell(channel.trouble)}")
+        if channel.paused_until:
+            click.echo(f"\n{cell(channel.name)}: paused until {cell(channel.paused_until)}")
     if status.spool is not None and status.spool.messages != 0:
         number = "?" if status.spool.messages is None else f"{status.spool.messages:,}"
         click.echo(f"\nspool {cell(status.spool.folder)}: {number} messages wait until they can be sent")

@@ -93,6 +93,11 @@ class Dispatcher:
         if worker is not None and worker.incarnation == incarnation:
             worker.retiring = True
 
+    def retire_all(self) -> None:
+        """No worker gets anything more."""
+        for worker in self.workers.values():
+            worker.retiring = True
+
     def removed(self, slot: int, incarnation: int) -> list[Held]:
         """The worker is gone; returns what it had been handed and not finished, oldest first."""
         worker = self.workers.get(slot)
@@ -201,6 +206,14 @@ class Dispatcher:
             len(worker.handed) < self._concurrency and not (worker.retiring or worker.taken or worker.kept)
             for worker in self.workers.values()
         )
+
+    def has_room(self, unsettled: int) -> bool:
+        """Whether fetching is worth it: a worker lacks work, or half of the window is free: claims come in batches.
+
+        Args:
+            unsettled: how many messages the pool holds that aren't settled.
+        """
+        return self.window - unsettled >= (1 if self.is_hungry else max(1, self.window // 2))
 
     @property
     def holds(self) -> bool:

@@ -70,6 +70,7 @@ class Consumer:
         self._watchdog = Watchdog()
         self._counts_wanted: list[int] = []
         self._draining = False
+        self._paused = job.paused
         self.over = False
 
     def run(self) -> int:
@@ -96,8 +97,8 @@ class Consumer:
         now = time.monotonic()
         if self._session is None or self._standing.failing:
             return max(min(self._standing.try_at, self._at_once.next_due) - now, 0.0)
-        if self._settlements.fresh:
-            return 0.0  # ended as they arrived: owed, or not ours to serve
+        if self._settlements.fresh or (self._dispatcher.holds and not self._takes):
+            return 0.0  # ended as they arrived: owed, or not ours to serve; or to be given back
         if not (self._has_room() or self._session.pushes):
             return EVERY  # an outcome or a frame wakes us
         keeping = float("inf") if self._draining else min(self._adopting.next_at, self._retaining.next_at)
@@ -123,8 +124,14 @@ class Consumer:
                 self._bury(frame)
             case frames.CountsWanted(request):
                 self._counts_wanted.append(request)
+            case frames.Pause():
+                self._paused = True
+                self._supervisor.send(frames.Paused())
+            case frames.Resume():
+                self._resume()
             case frames.Drain():
-                self._drain()
+                self._draining = True
+                self._dispatcher.retire_all()
             case _:
                 raise ProtocolError(f"the supervisor sent {type(frame).__name__}")
 
@@ -216,10 +223,16 @@ class Consumer:
             self._supervisor.send(frames.Drained())
             self.over = True
 
-    def _drain(self) -> None:
-        self._draining = True
-        for slot, worker in self._dispatcher.workers.items():
-            self._dispatcher.retire(slot, worker.incarnation)
+    @property
+    def _takes(self) -> bool:
+        """Whether messages are taken from the broker, and handed out."""
+        return not (self._draining or self._paused)
+
+    def _resume(self) -> None:
+        self._paused = False
+        if self._session is not None:
+            self._session.resume()
+            self._intake.connected(time.monotonic())  # what a lost connection held could not come back meanwhile
 
     # The broker
 
@@ -230,13 +243,14 @@ class Consumer:
         try:
             session = self._session or self._connect()
             session.keep_alive()
-            if self._draining:
+            if not self._takes:
                 session.cease()
                 self._give_back(self._dispatcher.take_waiting())
             self._settlements.submit(session, time.time())
             self._at_once.submit(session)
             self._conclude(session, session.concluded())
-            self._forget(self._intake.overdue(now))
+            if not self._paused:
+                self._forget(self._intake.overdue(now))
             if not self._draining:
                 self._adopting.adopt(session, list(self._queues), self._intake, now)
                 self._retaining.keep(session, self._queues, now, time.time())
@@ -253,6 +267,8 @@ class Consumer:
     def _connect(self) -> Session:
         session = open_session(self._job.broker, claim_file=str(self._board.path), heartbeats=True)
         try:
+            if self._paused:
+                session.cease()
             session.declare()
             for index, spec in enumerate(self._channel.subscriptions):
                 queue = session.declare_work(spec.topic, self._job.service, self._channel.name)
@@ -314,10 +330,7 @@ class Consumer:
             self._lose_connection(session)
 
     def _has_room(self) -> bool:
-        """Whether fetching is worth it: a worker lacks work, or half of the window is free: claims come in batches."""
-        room = self._dispatcher.window - self._unsettled
-        wanted = 1 if self._dispatcher.is_hungry else max(1, self._dispatcher.window // 2)
-        return not self._draining and room >= wanted
+        return self._takes and self._dispatcher.has_room(self._unsettled)
 
     def _take_in(self, delivery: Delivery) -> None:
         admitted = self._intake.admit(delivery, self._queues[delivery.queue])
@@ -374,7 +387,7 @@ class Consumer:
     # Handing out
 
     def _hand_out(self) -> None:
-        if self._draining:
+        if not self._takes:
             return
         for held in self._dispatcher.assign():
             self._links[held.slot].post(handout(held))

@@ -4,8 +4,8 @@ A frame is a length (4 bytes, network order) and a MessagePack array whose first
 of a tree run the same code, so frames carry no version.
 
 ```
-supervisor → consumer   WorkerAdded (+ descriptor)  WorkerRetired  ProcessDied  Drain  CountsWanted
-consumer → supervisor   Ready  Troubled  CountsTold  WorkerDone  Drained
+supervisor → consumer   WorkerAdded (+ descriptor)  WorkerRetired  ProcessDied  Drain  CountsWanted  Pause  Resume
+consumer → supervisor   Ready  Troubled  CountsTold  WorkerDone  Drained  Paused
 consumer → worker       Handout  Published  Finish
 worker → consumer       Finished  PublishNow  Leaving
 worker → supervisor     Started  Begun
@@ -73,6 +73,14 @@ class CountsWanted(msgspec.Struct, array_like=True, frozen=True, tag=5):
     request: int
 
 
+class Pause(msgspec.Struct, array_like=True, frozen=True, tag=6):
+    """Take no more messages and give back what only waits; what executes goes on. Say `Paused`."""
+
+
+class Resume(msgspec.Struct, array_like=True, frozen=True, tag=7):
+    """Take messages again."""
+
+
 class Ready(msgspec.Struct, array_like=True, frozen=True, tag=10):
     """Every subscription of the channel is bound and fetched from."""
 
@@ -104,6 +112,10 @@ class WorkerDone(msgspec.Struct, array_like=True, frozen=True, tag=13):
 
 class Drained(msgspec.Struct, array_like=True, frozen=True, tag=14):
     """Nothing is held any more; the workers were told to finish, the consumer exits."""
+
+
+class Paused(msgspec.Struct, array_like=True, frozen=True, tag=15):
+    """From here on no message is handed to a worker."""
 
 
 class Handout(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
@@ -164,8 +176,8 @@ class Begun(msgspec.Struct, array_like=True, frozen=True, tag=41):
 
 
 Frame: TypeAlias = (
-    WorkerAdded | WorkerRetired | ProcessDied | Drain | CountsWanted
-    | Ready | Troubled | CountsTold | WorkerDone | Drained
+    WorkerAdded | WorkerRetired | ProcessDied | Drain | CountsWanted | Pause | Resume
+    | Ready | Troubled | CountsTold | WorkerDone | Drained | Paused
     | Handout | Published | Finish
     | Finished | PublishNow | Leaving
     | Started | Begun

@@ -28,8 +28,8 @@ class Ends(NamedTuple):
     output: int
 
 
-def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket) -> Birth:
-    """The birth of a channel's consumer; `link` is its end of the one to the supervisor."""
+def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket, *, paused: bool) -> Birth:
+    """The birth of the consumer of a channel, `paused` or not; `link` is its end of the one to the supervisor."""
     job = ConsumerJob(
         service=orders.service.name,
         channel=spec,
@@ -37,6 +37,7 @@ def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket) -> Bi
         link=link,
         board=orders.boards[spec.name].scoreboard,
         retention=orders.retention,
+        paused=paused,
     )
     role = f"consumer {orders.service.name}.{spec.name}"
     return Birth(f"busworker: {role}", role, orders.consumer_main, job, (link.fileno(),), stacks=orders.stacks)

@@ -17,7 +17,7 @@ from busworker.supervisor.crew import Crew
 from busworker.supervisor.health import Probe, ailing
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.server import Client, Server
-from busworker.supervisor.state import Service
+from busworker.supervisor.state import Pool, Service
 
 log = logging.getLogger("busworker.supervisor")
 
@@ -74,6 +74,13 @@ class Commands:
                 self._health(client, request.arguments)
             case "scale":
                 self._scale(client, request.arguments)
+            case "pause":
+                self._pause(client, request.arguments)
+            case "resume":
+                self._resume(client, request.arguments)
+            case "paused":
+                if pool := self._pool(client, request.arguments):
+                    self._answer(client, {"halted": pool.halted or self._service.stop is not None})
             case "stop":
                 log.info("stop was asked for")
                 self._service.drain(time.monotonic())
@@ -118,17 +125,43 @@ class Commands:
             self._refuse(client, f"{who} {why}", 69)
 
     def _scale(self, client: Client, arguments: Mapping[str, object]) -> None:
-        name, processes = arguments.get("channel"), arguments.get("processes")
-        pool = self._service.pools.get(name) if isinstance(name, str) else None
-        if pool is None:
-            known = ", ".join(self._service.pools)
-            self._refuse(client, f"no channel {name!r} runs here; there are: {known}", 66)
-        elif not isinstance(processes, int) or not 1 <= processes <= MOST_PROCESSES:
+        processes = arguments.get("processes")
+        if (pool := self._pool(client, arguments)) is None:
+            return
+        if not isinstance(processes, int) or not 1 <= processes <= MOST_PROCESSES:
             self._refuse(client, f"a channel has 1 to {MOST_PROCESSES} workers, not {processes!r}", 2)
         else:
             log.info("channel %s: %d workers instead of %d", pool.name, processes, pool.desired)
             pool.desired = processes
             self._answer(client, {"channel": pool.name, "processes": processes})
+
+    def _pause(self, client: Client, arguments: Mapping[str, object]) -> None:
+        seconds = arguments.get("seconds")
+        if (pool := self._pool(client, arguments)) is None:
+            return
+        if seconds is None:
+            pool.pause(float("inf"))
+        elif isinstance(seconds, int | float) and seconds >= 0:
+            pool.pause(time.monotonic() + seconds)
+        else:
+            self._refuse(client, f"a pause takes seconds, not {seconds!r}", 2)
+            return
+        log.info("channel %s: paused%s", pool.name, "" if seconds is None else f" for {seconds:g} s")
+        self._answer(client, {"channel": pool.name})
+
+    def _resume(self, client: Client, arguments: Mapping[str, object]) -> None:
+        if pool := self._pool(client, arguments):
+            log.info("channel %s: resumed", pool.name)
+            pool.resume()
+            self._answer(client, {"channel": pool.name})
+
+    def _pool(self, client: Client, arguments: Mapping[str, object]) -> Pool | None:
+        """The channel that is meant; None: there is none, and the client has been told."""
+        name = arguments.get("channel")
+        pool = self._service.pools.get(name) if isinstance(name, str) else None
+        if pool is None:
+            self._refuse(client, f"no channel {name!r} runs here; there are: {', '.join(self._service.pools)}", 66)
+        return pool
 
     def _answer(self, client: Client, result: object) -> None:
         if self._server is not None:

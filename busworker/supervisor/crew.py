@@ -93,7 +93,7 @@ class Crew:
     def _fork_consumer(self, opened: ExitStack) -> None:
         ours, theirs = _ends(opened)
         spec = msgspec.structs.replace(self.spec, processes=self.pool.desired)
-        pid = child.fork(consumer_birth(self._orders, spec, theirs), self._identity)
+        pid = child.fork(consumer_birth(self._orders, spec, theirs, paused=self.pool.paused), self._identity)
         self._consumer = self._watched(ours, self._hear_consumer)
         self.pool.consumer_started(pid, time.monotonic(), self.board.counted())
         log.info("consumer %s started, pid %d", self.name, pid)
@@ -154,6 +154,17 @@ class Crew:
         if self.pool.consumer is not None:
             self.pool.consumer.draining = True
             self._tell(frames.Drain())
+
+    def tell_pause(self) -> None:
+        """Tells the consumer whether it is to take messages."""
+        if (consumer := self.pool.consumer) is not None:
+            consumer.paused, consumer.halted = self.pool.paused, False
+            self._tell(frames.Pause() if consumer.paused else frames.Resume())
+
+    def resume(self) -> None:
+        """The time of the pause is over."""
+        self.pool.resume()
+        log.info("channel %s: its pause is over", self.spec.name)
 
     def ask_counts(self, request: int) -> bool:
         """Asks the consumer for its counts; False: there is none."""
@@ -254,6 +265,9 @@ class Crew:
                 self._on_counts(self.spec.name, frame)
             case frames.WorkerDone():
                 self._finishing(frame)
+            case frames.Paused():
+                if self.pool.consumer is not None:
+                    self.pool.consumer.halted = self.pool.consumer.paused
             case frames.Drained():
                 if self.pool.consumer is not None:
                     self.pool.consumer.drained = True

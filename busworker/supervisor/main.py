@@ -120,6 +120,10 @@ class Supervisor:
                 self._crews[pool].kill(action)
             case plans.SendDrain(pool):
                 self._crews[pool].drain()
+            case plans.TellPause(pool):
+                self._crews[pool].tell_pause()
+            case plans.Resume(pool):
+                self._crews[pool].resume()
             case plans.ReadBoard(pool):
                 self._crews[pool].read_board()
             case plans.Exit(code):
@@ -144,6 +148,9 @@ class Supervisor:
         if self._reload.turn(now) and self._service.stop is None:
             log.info("the new code is good: the service starts again once it has drained")
             self._service.renew(now)
+            for pool in self._service.pools.values():
+                if pool.paused:
+                    log.warning("channel %s: the new start ends its pause", pool.name)
         self._remains.turn(now, self._pids(), child=self._child)
         self._child = False
         self._dumps.turn(now, self._pids())

@@ -69,6 +69,18 @@ class SendDrain(msgspec.Struct, frozen=True):
     pool: str
 
 
+class TellPause(msgspec.Struct, frozen=True):
+    """Tell the pool's consumer whether it is to take messages, as the pool says."""
+
+    pool: str
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """The time of the pool's pause is over."""
+
+    pool: str
+
+
 class ReadBoard(msgspec.Struct, frozen=True):
     """Write down what the dead pool's scoreboard says is owed, and empty it. No process of it is left."""
 
@@ -81,7 +93,9 @@ class Exit(msgspec.Struct, frozen=True):
     code: int
 
 
-Action: TypeAlias = StartConsumer | StartWorker | RetireWorker | Dump | Kill | SendDrain | ReadBoard | Exit
+Action: TypeAlias = (
+    StartConsumer | StartWorker | RetireWorker | Dump | Kill | SendDrain | TellPause | Resume | ReadBoard | Exit
+)
 
 
 class Due(NamedTuple):
@@ -115,6 +129,8 @@ def _service(service: Service) -> Iterator[Due]:
             yield from _rebuild(pool)
         else:
             yield from _keep(pool)
+        if service.stop is None:
+            yield from _pause(pool)
         yield from _limits(pool, service.grace)
     if service.stop is not None and all(pool.empty for pool in service.pools.values()):
         yield Due(AT_ONCE, Exit(service.exit_code))
@@ -128,6 +144,13 @@ def _keep(pool: Pool) -> Iterator[Due]:
     for worker in pool.workers.values():
         if worker.slot >= pool.desired and not worker.retiring:
             yield Due(AT_ONCE, RetireWorker(pool.name, worker.slot))
+
+
+def _pause(pool: Pool) -> Iterator[Due]:
+    if pool.paused_until is not None:
+        yield Due(pool.paused_until, Resume(pool.name))
+    if pool.consumer is not None and pool.consumer.paused != pool.paused:
+        yield Due(AT_ONCE, TellPause(pool.name))
 
 
 def _rebuild(pool: Pool) -> Iterator[Due]:

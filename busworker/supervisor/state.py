@@ -43,7 +43,8 @@ class Backoff(msgspec.Struct):
 class Consumer(msgspec.Struct):
     """A consumer's process that has not been reaped.
 
-    `ready` is what it said last; `counted` is what the scoreboard counted at its fork.
+    `ready` is what it said last; `counted` is what the scoreboard counted at its fork. `paused` is what it was told
+    last, `halted` whether it has said since that it hands out nothing.
     """
 
     pid: int
@@ -51,6 +52,8 @@ class Consumer(msgspec.Struct):
     counted: tuple[int, int] = (0, 0)
     ready: bool = False
     trouble: str = ""
+    paused: bool = False
+    halted: bool = False
     draining: bool = False
     drained: bool = False
     killed: bool = False
@@ -118,6 +121,8 @@ class Pool(msgspec.Struct):
         ever_complete: it was complete once.
         unread: a consumer died in disorder and the scoreboard has not been read since.
         read_at: not before then.
+        paused_until: until when no messages are taken, which a suspended machine doesn't move: somebody has looked at
+            a clock for it; infinity: until `resume`; None: it isn't paused.
         spared: (slot, number) of messages whose worker was killed to stop it: never to be charged.
         due: from when on a slot may have a new worker.
     """
@@ -132,6 +137,7 @@ class Pool(msgspec.Struct):
     ever_complete: bool = False
     unread: bool = False
     read_at: float = 0.0
+    paused_until: float | None = None
     spared: list[tuple[int, int]] = []
     due: dict[int, float] = {}
     consumer_backoff: Backoff = msgspec.field(default_factory=Backoff)
@@ -146,6 +152,16 @@ class Pool(msgspec.Struct):
     def complete(self) -> bool:
         """Whether its consumer fetches and every desired worker is up."""
         return self.consumer is not None and self.consumer.ready and len(self.up) == self.desired
+
+    @property
+    def paused(self) -> bool:
+        """Whether its consumer is to take no messages."""
+        return self.paused_until is not None
+
+    @property
+    def halted(self) -> bool:
+        """Whether it is paused, and no further message can be handed to a worker."""
+        return self.paused and (self.consumer is None or self.consumer.halted)
 
     @property
     def empty(self) -> bool:
@@ -164,7 +180,7 @@ class Pool(msgspec.Struct):
 
     def consumer_started(self, pid: int, now: float, counted: tuple[int, int] = (0, 0)) -> Consumer:
         """A consumer was forked."""
-        self.consumer = Consumer(pid, now, counted)
+        self.consumer = Consumer(pid, now, counted, paused=self.paused, halted=self.paused)
         return self.consumer
 
     def consumer_gone(self, now: float, *, worked: bool) -> Consumer | None:
@@ -180,6 +196,14 @@ class Pool(msgspec.Struct):
         """The consumer fetches from every subscription."""
         consumer.ready = self.ever_ready = True
         consumer.trouble = ""
+
+    def pause(self, until: float) -> None:
+        """Somebody wants that no messages are taken until then."""
+        self.paused_until = until
+
+    def resume(self) -> None:
+        """Somebody wants them taken again, or the time of the pause is over."""
+        self.paused_until = None
 
     def consumer_failed_to_start(self, now: float) -> None:
         """The fork was refused."""

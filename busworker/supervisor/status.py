@@ -21,11 +21,14 @@ UNKNOWN: Document = {"ready": None, "in_flight": None, "waiting": None, "dead": 
 
 
 def pool_state(pool: Pool, *, stopping: bool) -> State:
-    """The state of a channel: `running` means that every subscription is bound and its workers are up."""
+    """The state of a channel: `running` means that every subscription is bound and its workers are up.
+
+    `paused` means that too, and that by somebody's wish no message is taken.
+    """
     if stopping:
         return "draining"
     if pool.complete:
-        return "running"
+        return "paused" if pool.paused else "running"
     troubled = pool.consumer is not None and pool.consumer.trouble
     failing = troubled or pool.consumer_backoff.failures or pool.worker_backoff.failures
     return "failing" if failing else "starting"
@@ -68,6 +71,7 @@ def _channel(orders: Orders, spec: ChannelSpec, service: Service, told: CountsTo
         "name": spec.name,
         "state": pool_state(pool, stopping=service.stop is not None),
         "trouble": None if pool.consumer is None else pool.consumer.trouble or None,
+        "paused_until": _paused_until(pool),
         "processes": pool.desired,
         **(UNKNOWN if told is None else _counts(told)),
         "processed": processed,
@@ -75,6 +79,11 @@ def _channel(orders: Orders, spec: ChannelSpec, service: Service, told: CountsTo
         "subscriptions": [f"{one.topic}/{orders.service.name}.{spec.name}" for one in spec.subscriptions],
         "workers": [_worker(pool.workers[slot], board) for slot in sorted(pool.workers)],
     }
+
+
+def _paused_until(pool: Pool) -> str | None:
+    until = pool.paused_until
+    return None if until is None or until == float("inf") else rfc3339(_wall(until))
 
 
 def _counts(told: CountsTold) -> Document:

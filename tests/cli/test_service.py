@@ -25,7 +25,7 @@ def note(event): pass
 """
 STATUS_KEYS = ["service", "instance", "broker", "state", "pid", "started_at", "spool", "channels"]
 CHANNEL_KEYS = [
-    *("name", "state", "trouble", "processes", "ready", "in_flight", "waiting"),
+    *("name", "state", "trouble", "paused_until", "processes", "ready", "in_flight", "waiting"),
     *("dead", "processed", "failed", "subscriptions", "workers"),
 ]
 

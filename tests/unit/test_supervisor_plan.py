@@ -14,10 +14,12 @@ from busworker.supervisor.plan import (
     Exit,
     Kill,
     ReadBoard,
+    Resume,
     RetireWorker,
     SendDrain,
     StartConsumer,
     StartWorker,
+    TellPause,
     plan,
 )
 from busworker.supervisor.state import (
@@ -345,6 +347,70 @@ def test_a_service_that_fails_exits_with_the_first_reason() -> None:
     assert actions(made) == [Exit(78)]
 
 
+# Pauses
+
+
+def told(pool: Pool) -> None:
+    """The consumer was told whether to take messages, and has said that it obeys."""
+    assert pool.consumer is not None
+    pool.consumer.paused = pool.consumer.halted = pool.paused
+
+
+def test_a_consumer_is_told_of_a_pause_once_and_of_its_end_once() -> None:
+    made, pool = running()
+    pool.pause(NEVER)
+    assert plan(made, NOW) == ([TellPause("mail")], NEVER)
+    assert not pool.halted
+    told(pool)
+    assert plan(made, NOW + 1e6) == ([], NEVER)
+    assert pool.halted
+    pool.resume()
+    assert actions(made) == [TellPause("mail")]
+    told(pool)
+    assert plan(made, NOW) == ([], NEVER)
+
+
+def test_a_pause_with_a_time_ends_by_itself_whoever_lives_then() -> None:
+    for consumer in (True, False):
+        made, pool = running()
+        pool.pause(NOW + 600)
+        told(pool)
+        if not consumer:
+            pool.consumer_gone(NOW, worked=True)
+            pool.workers.clear()
+            pool.board_read()
+            pool.consumer_backoff.until = NEVER
+        made.move(100.0)  # a suspended machine: an operator's clock went on
+        assert plan(made, NOW) == ([], NOW + 600)
+        assert actions(made, NOW + 600) == [Resume("mail")]
+
+
+def test_a_new_consumer_is_born_paused() -> None:
+    made, pool = running(0)
+    pool.pause(NEVER)
+    pool.consumer_gone(NOW, worked=True)
+    pool.board_read()
+    assert actions(made, NOW + 1) == [StartConsumer("mail")]
+    pool.consumer_started(200, NOW + 1)
+    assert actions(made, NOW + 1) == []
+    assert pool.halted
+
+
+def test_a_later_pause_replaces_an_earlier_one() -> None:
+    made, pool = running()
+    pool.pause(NOW + 10)
+    pool.pause(NEVER)
+    told(pool)
+    assert plan(made, NOW + 10) == ([], NEVER)
+
+
+def test_a_drain_needs_no_end_of_a_pause() -> None:
+    made, pool = running()
+    pool.pause(NOW)
+    made.drain(NOW)
+    assert actions(made) == [SendDrain("mail")]
+
+
 # Whatever happens
 
 
@@ -393,6 +459,12 @@ class Histories(RuleBasedStateMachine):
     @rule(desired=st.integers(1, 4), pick=st.randoms(use_true_random=False))
     def it_is_scaled(self, desired: int, pick: object) -> None:
         pick.choice(list(self.service.pools.values())).desired = desired  # type: ignore[attr-defined]
+        self.obey()
+
+    @rule(seconds=st.one_of(st.none(), st.just(NEVER), st.floats(0, 50)), pick=st.randoms(use_true_random=False))
+    def it_is_paused_or_resumed(self, seconds: float | None, pick: object) -> None:
+        pool = pick.choice(list(self.service.pools.values()))  # type: ignore[attr-defined]
+        pool.paused_until = None if seconds is None else self.now + seconds
         self.obey()
 
     @rule(limit=st.floats(0, 50), number=st.integers(1, 9), rss=st.integers(0, 2))
@@ -459,6 +531,13 @@ class Histories(RuleBasedStateMachine):
                 consumer = self.service.pools[name].consumer
                 assert consumer is not None
                 consumer.draining = True
+            case TellPause(name):
+                told(self.service.pools[name])
+            case Resume(name):
+                pool = self.service.pools[name]
+                assert pool.paused_until is not None
+                assert pool.paused_until <= self.now, "a pause is never cut short"
+                pool.resume()
             case ReadBoard(name):
                 pool = self.service.pools[name]
                 assert pool.consumer is None
@@ -485,6 +564,12 @@ class Histories(RuleBasedStateMachine):
         for pool in getattr(self, "service", Service({}, 0)).pools.values():
             if pool.workers and self.service.stop is None:
                 assert pool.consumer is not None
+
+    @invariant()
+    def consumers_know_of_pauses(self) -> None:
+        for pool in getattr(self, "service", Service({}, 0)).pools.values():
+            if pool.consumer is not None and self.service.stop is None:
+                assert pool.consumer.paused == pool.paused
 
     def teardown(self) -> None:
         if not hasattr(self, "service"):
