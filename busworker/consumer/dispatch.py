@@ -231,13 +231,14 @@ class Dispatcher:
     def window(self) -> int:
         """How many unsettled messages the pool may hold: what it works off in a few milliseconds, at least one each.
 
-        Those that wait to be alone come on top, or nothing would be here for the worker that is left to the others.
+        Those that wait to be alone come on top, or nothing would be here for the worker that is left to the others; and
+        those of workers that get nothing more, or those who take their places would wait for them.
         """
         hands = self._hands
-        lonely = min(len(self.lonely), MOST_LONELY)
+        beside = min(len(self.lonely), MOST_LONELY) + self._left_to_retiring
         if self._mean is None or self._mean >= HOLD_SECONDS:
-            return hands + lonely
-        return hands * max(1, min(4 * MOST_AHEAD, int(HOLD_SECONDS / max(self._mean, 1e-6)))) + lonely
+            return hands + beside
+        return hands * max(1, min(4 * MOST_AHEAD, int(HOLD_SECONDS / max(self._mean, 1e-6)))) + beside
 
     @property
     def prefetch(self) -> int:
@@ -246,13 +247,18 @@ class Dispatcher:
         In steps of four, since a change costs the broker something.
         """
         hands = max(self._hands, 1)
-        steps = max(self.window - len(self.lonely), hands) // hands
+        beside = len(self.lonely) + self._left_to_retiring
+        steps = max(self.window - beside, hands) // hands
         fours = (steps.bit_length() - 1) // 2
-        return (hands << 2 * fours) + (1 << len(self.lonely).bit_length()) - 1
+        return (hands << 2 * fours) + (1 << beside.bit_length()) - 1
 
     @property
     def _hands(self) -> int:
         return self._concurrency * sum(1 for worker in self.workers.values() if not worker.retiring)
+
+    @property
+    def _left_to_retiring(self) -> int:
+        return sum(len(worker.handed) for worker in self.workers.values() if worker.retiring)
 
     def _queue(self, held: Held) -> deque[Held]:
         return self.lonely if held.alone and self._concurrency > 1 else self.waiting

@@ -78,6 +78,17 @@ def test_a_retired_worker_gets_nothing_more_and_is_named_once_it_is_idle() -> No
     assert dispatcher.window == 1
 
 
+def test_what_a_retired_worker_still_executes_takes_no_room_from_the_others() -> None:
+    dispatcher = pool(workers=2, messages=2)
+    dispatcher.assign()
+    dispatcher.added(2, 1, 102)
+    dispatcher.retire(0, 1)
+    assert (dispatcher.window, dispatcher.prefetch) == (3, 3)
+    assert dispatcher.has_room(unsettled=2)
+    dispatcher.finished(0, 1, 1, 1.0)
+    assert dispatcher.window == 2
+
+
 def test_an_entry_that_is_still_open_is_not_used_again() -> None:
     dispatcher = pool(1, RING + 10)
     for _ in range(RING):
