@@ -42,6 +42,7 @@ COMMANDS = {
     "scale": ("busworker.cli.service:scale", "Change the number of workers of a channel."),
     "pause": ("busworker.cli.steering:pause", "Have a channel take no more messages."),
     "resume": ("busworker.cli.steering:resume", "Have a paused channel take messages again."),
+    "restart": ("busworker.cli.steering:restart", "Replace the workers of a running service one by one."),
     "stop": ("busworker.cli.service:stop", "Drain a running service and end it."),
     "dead": ("busworker.cli.dead:dead", "List, show, replay, drop and export dead letters."),
     "relay": ("busworker.cli.relay:relay", "Send what a spool has kept."),

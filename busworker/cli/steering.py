@@ -1,4 +1,4 @@
-"""`busworker pause` and `resume`: what is done to a channel of a service that runs on."""
+"""`busworker pause`, `resume` and `restart`: what is done to the channels of a service that runs on."""
 
 from __future__ import annotations
 
@@ -47,6 +47,29 @@ def resume(channel: str, **which: Any) -> None:
     """Have a paused channel take messages again. One that isn't paused goes on."""
     _ask(the_service(**which).path, "resume", {"channel": channel})
     click.echo(f"resumed {channel}")
+
+
+@click.command()
+@click.argument("channel", type=CHANNEL_NAME, required=False)
+@click.option("--no-wait", is_flag=True, help="Return at once instead of when all have been replaced.")
+@service_options
+def restart(channel: str | None, no_wait: bool, **which: Any) -> None:
+    """Replace the workers of CHANNEL, or of all channels, one by one.
+
+    A new worker is ready before an old one goes, and each old one finishes what it executes. It stops when a new
+    one fails (exit code 75). The code stays the one that the service has imported; HUP loads new code.
+    """
+    path = the_service(**which).path
+    channels = _ask(path, "restart", {"channel": channel}).get("channels")
+    names = ", ".join(map(str, cast("list[object]", channels))) if isinstance(channels, list) else "?"
+    while not no_wait:
+        seen = _ask(path, "rolling", {})
+        if failed := seen.get("failed"):
+            raise CutShort(f"the restart of {names} was given up: {failed}; the workers that were up go on")
+        if not seen.get("left"):
+            break
+        time.sleep(POLL)
+    click.echo(f"{'restarting' if no_wait else 'restarted'} {names}")
 
 
 def _ask(path: Path, command: str, arguments: dict[str, object]) -> dict[str, object]:

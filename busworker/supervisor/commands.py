@@ -78,6 +78,11 @@ class Commands:
                 self._pause(client, request.arguments)
             case "resume":
                 self._resume(client, request.arguments)
+            case "restart":
+                self._restart(client, request.arguments)
+            case "rolling":
+                failed = self._service.roll_failed or ("the service stops" if self._service.stop is not None else "")
+                self._answer(client, {"left": self._service.rolls, "failed": failed})
             case "paused":
                 if pool := self._pool(client, request.arguments):
                     self._answer(client, {"halted": pool.halted or self._service.stop is not None})
@@ -154,6 +159,16 @@ class Commands:
             log.info("channel %s: resumed", pool.name)
             pool.resume()
             self._answer(client, {"channel": pool.name})
+
+    def _restart(self, client: Client, arguments: Mapping[str, object]) -> None:
+        pool = self._pool(client, arguments) if arguments.get("channel") is not None else None
+        if self._service.stop is not None:
+            self._refuse(client, "the service stops, and its workers aren't replaced any more", 75)
+        elif pool is not None or arguments.get("channel") is None:
+            channels = list(self._service.pools) if pool is None else [pool.name]
+            log.info("a rolling restart of %s was asked for", ", ".join(channels))
+            self._service.restart(channels)
+            self._answer(client, {"channels": channels})
 
     def _pool(self, client: Client, arguments: Mapping[str, object]) -> Pool | None:
         """The channel that is meant; None: there is none, and the client has been told."""

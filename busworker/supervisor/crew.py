@@ -112,6 +112,8 @@ class Crew:
         except OSError as error:
             log.error("worker %s/%d can't be started: %s", self.name, slot + 1, error)
             self.pool.worker_failed_to_start(slot, time.monotonic())
+            if self.pool.rolling is not None:
+                self._give_up_roll(slot, f"it can't be started: {error}")
 
     def _fork_worker(self, slot: int, opened: ExitStack) -> None:
         self.board.ensure(slot + 1)
@@ -160,11 +162,6 @@ class Crew:
         if (consumer := self.pool.consumer) is not None:
             consumer.paused, consumer.halted = self.pool.paused, False
             self._tell(frames.Pause() if consumer.paused else frames.Resume())
-
-    def resume(self) -> None:
-        """The time of the pause is over."""
-        self.pool.resume()
-        log.info("channel %s: its pause is over", self.spec.name)
 
     def ask_counts(self, request: int) -> bool:
         """Asks the consumer for its counts; False: there is none."""
@@ -352,6 +349,8 @@ class Crew:
         self.pool.worker_gone(worker.slot, time.monotonic(), worked=view.since != worker.since, number=view.number)
         self._tell(autopsy.notice(worker, ended, left, oom=oom))
         self._tell_end(worker, ended, view.message_id)
+        if self.pool.spoils_roll(worker):
+            self._give_up_roll(worker.slot, f"{worker.details or ended}, before it was ready")
         if left is not None and not view.number:  # no dead letter will carry it
             log.warning("the stacks of worker %s/%d at its end:\n%s", self.name, worker.slot + 1, left)
 
@@ -361,6 +360,11 @@ class Crew:
         level = logging.INFO if autopsy.expected(worker, ended, stopping=stopping) else logging.WARNING
         text = autopsy.last_words(worker, ended, message_id, delay)
         log.log(level, "worker %s/%d %s", self.name, worker.slot + 1, text)
+
+    def _give_up_roll(self, slot: int, why: str) -> None:
+        text = f"the new worker {self.name}/{slot + 1} failed ({why})"
+        self._service.give_up_roll(text)
+        log.error("the rolling restart is given up: %s", text)
 
     def _bury_consumer(self, ended: Death) -> None:
         self._hear_consumer()

@@ -123,7 +123,16 @@ class Supervisor:
             case plans.TellPause(pool):
                 self._crews[pool].tell_pause()
             case plans.Resume(pool):
-                self._crews[pool].resume()
+                self._service.pools[pool].resume()
+                log.info("channel %s: its pause is over", pool)
+            case plans.BeginRoll(pool):
+                self._service.pools[pool].begin_roll()
+                log.info("channel %s: its workers are replaced one by one", pool)
+            case plans.EndRoll(pool):
+                self._service.end_roll(pool)
+                log.info("channel %s: all its workers have been replaced", pool)
+            case plans.EndSurge(pool):
+                self._service.pools[pool].surge = 0
             case plans.ReadBoard(pool):
                 self._crews[pool].read_board()
             case plans.Exit(code):

@@ -81,6 +81,24 @@ class Resume(msgspec.Struct, frozen=True):
     pool: str
 
 
+class BeginRoll(msgspec.Struct, frozen=True):
+    """Note that all workers of the pool are to be replaced one by one."""
+
+    pool: str
+
+
+class EndRoll(msgspec.Struct, frozen=True):
+    """Note that they have been."""
+
+    pool: str
+
+
+class EndSurge(msgspec.Struct, frozen=True):
+    """The pool needs no worker any more beyond those desired."""
+
+    pool: str
+
+
 class ReadBoard(msgspec.Struct, frozen=True):
     """Write down what the dead pool's scoreboard says is owed, and empty it. No process of it is left."""
 
@@ -94,8 +112,9 @@ class Exit(msgspec.Struct, frozen=True):
 
 
 Action: TypeAlias = (
-    StartConsumer | StartWorker | RetireWorker | Dump | Kill | SendDrain | TellPause | Resume | ReadBoard | Exit
-)
+    StartConsumer | StartWorker | RetireWorker | Dump | Kill | SendDrain | ReadBoard | Exit
+    | TellPause | Resume | BeginRoll | EndRoll | EndSurge
+)  # fmt: skip
 
 
 class Due(NamedTuple):
@@ -132,18 +151,36 @@ def _service(service: Service) -> Iterator[Due]:
         if service.stop is None:
             yield from _pause(pool)
         yield from _limits(pool, service.grace)
-    if service.stop is not None and all(pool.empty for pool in service.pools.values()):
+    if service.stop is None:
+        yield from _roll(service)
+    elif all(pool.empty for pool in service.pools.values()):
         yield Due(AT_ONCE, Exit(service.exit_code))
 
 
 def _keep(pool: Pool) -> Iterator[Due]:
-    """The consumer lives: have a worker in each desired slot and none in others."""
-    for slot in range(pool.desired):
+    """The consumer lives: have a worker in each slot that should have one, and none in others."""
+    for slot in pool.slots:
         if slot not in pool.workers:
             yield Due(pool.due.get(slot, AT_ONCE), StartWorker(pool.name, slot))
     for worker in pool.workers.values():
-        if worker.slot >= pool.desired and not worker.retiring:
+        if worker.slot not in pool.slots and not worker.retiring:
             yield Due(AT_ONCE, RetireWorker(pool.name, worker.slot))
+
+
+def _roll(service: Service) -> Iterator[Due]:
+    """One pool after the other, and in it one worker: an old one goes only while all others, and one more, are up.
+
+    The one more takes the slot after the last, and goes at the end. After a failure it stays until the desired ones
+    are up, since it may be the only one that is.
+    """
+    for pool in service.pools.values():
+        if pool.surge and pool.rolling is None and len(pool.up) == pool.desired:
+            yield Due(AT_ONCE, EndSurge(pool.name))
+    for pool in (service.pools[name] for name in service.rolls[:1]):
+        if pool.rolling is None:
+            yield Due(AT_ONCE, BeginRoll(pool.name))
+        elif pool.steady:
+            yield Due(AT_ONCE, RetireWorker(pool.name, pool.old[0].slot) if pool.old else EndRoll(pool.name))
 
 
 def _pause(pool: Pool) -> Iterator[Due]:

@@ -85,6 +85,11 @@ class Worker(msgspec.Struct):
     rss: int = 0
     dumped_at: float | None = None
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it is about to go."""
+        return self.retiring or self.finishing_at is not None or self.killed is not None
+
     def observe(self, number: int, deadline: float) -> None:
         """What its slot says now; `moved` and `rss` belong to one message, `dumped_at` to one limit of it."""
         if number != self.number:
@@ -123,6 +128,8 @@ class Pool(msgspec.Struct):
         read_at: not before then.
         paused_until: until when no messages are taken, which a suspended machine doesn't move: somebody has looked at
             a clock for it; infinity: until `resume`; None: it isn't paused.
+        rolling: during a rolling restart, (slot, incarnation) of the workers that were there before; else None.
+        surge: how many workers more than desired there should be: a rolling restart starts one before one goes.
         spared: (slot, number) of messages whose worker was killed to stop it: never to be charged.
         due: from when on a slot may have a new worker.
     """
@@ -138,20 +145,40 @@ class Pool(msgspec.Struct):
     unread: bool = False
     read_at: float = 0.0
     paused_until: float | None = None
+    rolling: set[tuple[int, int]] | None = None
+    surge: int = 0
     spared: list[tuple[int, int]] = []
     due: dict[int, float] = {}
     consumer_backoff: Backoff = msgspec.field(default_factory=Backoff)
     worker_backoff: Backoff = msgspec.field(default_factory=Backoff)
 
     @property
+    def slots(self) -> range:
+        """Those that should have a worker."""
+        return range(self.desired + self.surge)
+
+    @property
     def up(self) -> list[Worker]:
-        """The desired workers that have run their start hooks."""
-        return [worker for worker in self.workers.values() if worker.started and worker.slot < self.desired]
+        """The desired workers that have run their start hooks; in a rolling restart any count."""
+        slots = range(self.desired) if self.rolling is None else self.slots
+        return [worker for worker in self.workers.values() if worker.started and worker.slot in slots]
 
     @property
     def complete(self) -> bool:
-        """Whether its consumer fetches and every desired worker is up."""
-        return self.consumer is not None and self.consumer.ready and len(self.up) == self.desired
+        """Whether its consumer fetches and as many workers as desired are up."""
+        return self.consumer is not None and self.consumer.ready and len(self.up) >= self.desired
+
+    @property
+    def steady(self) -> bool:
+        """Whether in each slot that should have one a worker is up, and none is about to go."""
+        steady = {worker.slot for worker in self.workers.values() if worker.started and not worker.leaving}
+        return self.consumer is not None and steady.issuperset(self.slots)
+
+    @property
+    def old(self) -> list[Worker]:
+        """The workers that its rolling restart has yet to replace."""
+        staying = (worker for worker in self.workers.values() if not worker.leaving)
+        return [worker for worker in staying if (worker.slot, worker.incarnation) in (self.rolling or ())]
 
     @property
     def paused(self) -> bool:
@@ -205,6 +232,16 @@ class Pool(msgspec.Struct):
         """Somebody wants them taken again, or the time of the pause is over."""
         self.paused_until = None
 
+    def begin_roll(self) -> None:
+        """Its workers of now are to be replaced."""
+        self.rolling, self.surge = {(worker.slot, worker.incarnation) for worker in self.workers.values()}, 1
+
+    def spoils_roll(self, worker: Worker) -> bool:
+        """Whether a worker that has gone is one by which a rolling restart failed: it was new, and never up."""
+        if self.rolling is None or self.consumer is None or worker.started or worker.retiring:
+            return False
+        return worker.killed != "stopped" and (worker.slot, worker.incarnation) not in self.rolling
+
     def consumer_failed_to_start(self, now: float) -> None:
         """The fork was refused."""
         self.consumer_backoff.failed(now)
@@ -252,13 +289,39 @@ class Pool(msgspec.Struct):
 
 
 class Service(msgspec.Struct):
-    """All pools of a service, and whether it runs or stops; `renewing`: after the stop it starts again."""
+    """All pools of a service, and whether it runs or stops.
+
+    Attributes:
+        renewing: after the stop it starts again.
+        rolls: the channels whose workers are to be replaced, in that order; the first one's are being replaced.
+        roll_failed: why the last rolling restart was given up; "": it wasn't.
+    """
 
     pools: dict[str, Pool]
     grace: float
     stop: Stop | None = None
     exit_code: int = 0
     renewing: bool = False
+    rolls: list[str] = []
+    roll_failed: str = ""
+
+    def restart(self, channels: list[str]) -> None:
+        """Begins a rolling restart of these, after those still to be done; one that is under way begins anew."""
+        self.rolls = [*self.rolls, *(name for name in channels if name not in self.rolls)]
+        self.roll_failed = ""
+        for name in channels:
+            self.pools[name].rolling = None
+
+    def end_roll(self, channel: str) -> None:
+        """All workers of a channel have been replaced."""
+        self.rolls.remove(channel)
+        self.pools[channel].rolling = None
+
+    def give_up_roll(self, why: str) -> None:
+        """A new worker has failed, so no further old one goes."""
+        self.rolls, self.roll_failed = [], why
+        for pool in self.pools.values():
+            pool.rolling = None
 
     def renew(self, now: float) -> None:
         """Begins an orderly stop after which the service starts again, with new code; nothing else may have begun."""

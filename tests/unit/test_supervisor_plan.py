@@ -10,7 +10,10 @@ from busworker.supervisor.plan import (
     NEVER,
     START_LIMIT,
     Action,
+    BeginRoll,
     Dump,
+    EndRoll,
+    EndSurge,
     Exit,
     Kill,
     ReadBoard,
@@ -411,6 +414,127 @@ def test_a_drain_needs_no_end_of_a_pause() -> None:
     assert actions(made) == [SendDrain("mail")]
 
 
+# Rolling restarts
+
+
+def obeyed(made: Service, now: float = NOW) -> list[Action]:
+    """What the plan wants, carried out until it wants no more; workers come up, and go, only by the test."""
+    done: list[Action] = []
+    while found := actions(made, now):
+        for action in found:
+            assert len(done) < 50, "the plan has no end"
+            done.append(action)
+            roll(made, action, now)
+    return done
+
+
+def roll(made: Service, action: Action, now: float) -> None:
+    """Records what becomes of an action of rolling restarts, and of those that they need."""
+    match action:
+        case StartWorker(name, slot):
+            made.pools[name].worker_started(slot, 1000 + slot, now)
+        case RetireWorker(name, slot):
+            made.pools[name].workers[slot].retiring = True
+        case BeginRoll(name):
+            made.pools[name].begin_roll()
+        case EndRoll(name):
+            made.end_roll(name)
+        case EndSurge(name):
+            made.pools[name].surge = 0
+        case _:
+            raise AssertionError(action)
+
+
+def comes_up(made: Service, slot: int) -> list[Action]:
+    made.pools["mail"].workers[slot].started = True
+    return obeyed(made)
+
+
+def goes(made: Service, slot: int) -> list[Action]:
+    made.pools["mail"].worker_gone(slot, NOW, worked=True)
+    return obeyed(made)
+
+
+def test_a_rolling_restart_starts_one_before_one_goes() -> None:
+    made, pool = running(2)
+    made.restart(["mail"])
+    assert obeyed(made) == [BeginRoll("mail"), StartWorker("mail", 2)]
+    assert comes_up(made, 2) == [RetireWorker("mail", 0)]
+    assert goes(made, 0) == [StartWorker("mail", 0)]
+    assert pool.complete
+    assert comes_up(made, 0) == [RetireWorker("mail", 1)]
+    assert goes(made, 1) == [StartWorker("mail", 1)]
+    assert comes_up(made, 1) == [EndRoll("mail"), EndSurge("mail"), RetireWorker("mail", 2)]
+    assert pool.complete
+    assert goes(made, 2) == []
+    assert {slot: worker.incarnation for slot, worker in pool.workers.items()} == {0: 2, 1: 2}
+    assert (made.rolls, made.roll_failed) == ([], "")
+
+
+def test_if_the_first_new_worker_fails_no_old_one_goes() -> None:
+    made, pool = running(2)
+    made.restart(["mail"])
+    obeyed(made)
+    failed = pool.worker_gone(2, NOW, worked=False)
+    assert pool.spoils_roll(failed)
+    made.give_up_roll("it failed")
+    assert obeyed(made) == [EndSurge("mail")]
+    assert [worker.incarnation for worker in pool.workers.values()] == [1, 1]
+    assert pool.complete
+
+
+def test_if_a_later_one_fails_the_one_more_stays_until_it_is_up() -> None:
+    made, pool = running(1)
+    made.restart(["mail"])
+    obeyed(made)
+    comes_up(made, 1)
+    goes(made, 0)
+    assert pool.spoils_roll(pool.worker_gone(0, NOW, worked=False))
+    made.give_up_roll("it failed")
+    assert obeyed(made) == []
+    assert not pool.complete
+    assert obeyed(made, NOW + 1) == [StartWorker("mail", 0)]
+    assert comes_up(made, 0) == [EndSurge("mail"), RetireWorker("mail", 1)]
+
+
+def test_only_a_new_worker_that_was_never_up_spoils_a_rolling_restart() -> None:
+    made, pool = running(2)
+    made.restart(["mail"])
+    obeyed(made)
+    assert not pool.spoils_roll(pool.worker_gone(1, NOW, worked=True)), "an old one"
+    obeyed(made)
+    pool.workers[2].started = True
+    assert not pool.spoils_roll(pool.worker_gone(2, NOW, worked=True)), "one that was up"
+    obeyed(made)
+    pool.consumer_gone(NOW, worked=True)
+    assert not pool.spoils_roll(pool.worker_gone(2, NOW, worked=False)), "one whose consumer died"
+
+
+def test_channels_are_restarted_one_after_the_other_and_again_if_that_is_asked() -> None:
+    made, pool = running(1)
+    made.pools["audit"] = other = Pool("audit", 1)
+    other.consumer_started(200, NOW)
+    other.worker_started(0, 201, NOW).started = True
+    made.restart(["mail", "audit"])
+    assert obeyed(made) == [BeginRoll("mail"), StartWorker("mail", 1)]
+    made.restart(["mail"])
+    assert obeyed(made) == [EndSurge("mail"), BeginRoll("mail")], "its new worker is one of those to be replaced"
+    assert comes_up(made, 1) == [RetireWorker("mail", 0)]
+    goes(made, 0)
+    assert comes_up(made, 0) == [RetireWorker("mail", 1)]
+    goes(made, 1)
+    assert comes_up(made, 1)[:3] == [EndRoll("mail"), EndSurge("mail"), BeginRoll("audit")]
+    assert pool.incarnations == {0: 2, 1: 2}
+
+
+def test_who_is_scaled_down_meanwhile_goes_once() -> None:
+    made, pool = running(3)
+    made.restart(["mail"])
+    obeyed(made)
+    pool.desired = 1
+    assert comes_up(made, 3) == [RetireWorker("mail", 2), RetireWorker("mail", 3), RetireWorker("mail", 0)]
+
+
 # Whatever happens
 
 
@@ -439,7 +563,8 @@ class Histories(RuleBasedStateMachine):
         living = [(pool, slot) for pool in self.service.pools.values() for slot in pool.workers]
         if living:
             pool, slot = pick.choice(living)  # type: ignore[attr-defined]
-            pool.worker_gone(slot, self.now, worked=worked, number=number)
+            if pool.spoils_roll(pool.worker_gone(slot, self.now, worked=worked, number=number)):
+                self.service.give_up_roll("it failed")
         self.obey()
 
     @rule(pick=st.randoms(use_true_random=False), worked=st.booleans())
@@ -465,6 +590,11 @@ class Histories(RuleBasedStateMachine):
     def it_is_paused_or_resumed(self, seconds: float | None, pick: object) -> None:
         pool = pick.choice(list(self.service.pools.values()))  # type: ignore[attr-defined]
         pool.paused_until = None if seconds is None else self.now + seconds
+        self.obey()
+
+    @rule(pick=st.randoms(use_true_random=False))
+    def it_is_restarted(self, pick: object) -> None:
+        self.service.restart([pick.choice(list(self.service.pools))])  # type: ignore[attr-defined]
         self.obey()
 
     @rule(limit=st.floats(0, 50), number=st.integers(1, 9), rss=st.integers(0, 2))
@@ -520,7 +650,12 @@ class Histories(RuleBasedStateMachine):
                 before = pool.incarnations.get(slot, 0)
                 assert pool.worker_started(slot, self.pids, self.now).incarnation == before + 1
             case RetireWorker(name, slot):
-                self.service.pools[name].workers[slot].retiring = True
+                pool = self.service.pools[name]
+                assert slot not in pool.slots or pool.steady, "another is up before an old one goes"
+                assert not pool.workers[slot].retiring, "nobody is told twice"
+                pool.workers[slot].retiring = True
+            case BeginRoll() | EndRoll() | EndSurge():
+                roll(self.service, action, self.now)
             case Dump(name, slot):
                 worker = self.service.pools[name].workers.get(slot)
                 if worker is not None and worker.dumped_at is None:  # two limits may be over at once
