@@ -11,6 +11,7 @@ from busworker import settings
 from busworker.brokers import parse
 from busworker.cli.options import F, app_of, app_option, broker_option, setting_option
 from busworker.ipc.control import Instance, NotAnswering, NotRunning, running
+from busworker.ipc.instance import Identity
 from busworker.urls import bus_identity, hide_password
 
 
@@ -22,7 +23,7 @@ class Wanted:
     instance: str | None = None
     broker: str | None = None
 
-    def fits(self, found: Instance) -> bool:
+    def fits(self, found: Instance | Identity) -> bool:
         """Whether it can be that one; one that doesn't say who it is can be any."""
         return not found.service or (
             self.service in (None, found.service)
@@ -60,8 +61,9 @@ def the_service(service: str | None, instance: str | None, app: str | None, brok
 
 
 def the_named_service(service: str | None, instance: str | None) -> Instance:
-    """As `the_service`, by these two names alone: whatever is set, no application is imported."""
-    return choose(running(), _wanted(settings.find(settings.SERVICE, service), instance, None, None))
+    """As `the_service`, by these two names alone: no application is imported, whatever is set, and no other asked."""
+    named = _wanted(settings.find(settings.SERVICE, service), instance, None, None)
+    return choose(running(named.fits), named)
 
 
 def wanted(service: str | None, instance: str | None, app: str | None, broker: str | None) -> Wanted:

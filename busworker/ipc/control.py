@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -206,9 +206,18 @@ def ask(path: Path, command: str, arguments: Mapping[str, object], timeout: floa
             raise ControlError(f"the service at {path} can't be asked: {error}") from error
 
 
-def running() -> list[Instance]:
-    """The services of this user that run now, those that don't answer too; what a dead one left is passed over."""
-    found = [_identified(path) for path in sorted(places.runtime_dir().glob("*.sock"))]
+def running(meant: Callable[[Identity], bool] | None = None) -> list[Instance]:
+    """The services of this user that run now, those that don't answer too; what a dead one left is passed over.
+
+    Args:
+        meant: whether it can be one that has written this down of itself (`instance.held`); if not it isn't asked, and
+            one that hangs can't hold up a question to another. None: all are asked.
+    """
+    paths = sorted(places.runtime_dir().glob("*.sock"))
+    if meant is not None:
+        written = {path: holder(places.lock_file(path.stem)) for path in paths}
+        paths = [path for path, who in written.items() if who is None or meant(who)]
+    found = [_identified(path) for path in paths]
     return [instance for instance in found if instance is not None]
 
 

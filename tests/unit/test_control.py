@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from busworker import places
 from busworker.errors import ConfigurationError, ControlError
 from busworker.ipc import control
+from busworker.ipc.instance import Identity, held
 from tests.support import Home
 
 
@@ -102,6 +104,20 @@ def test_running_services_are_found_and_stale_sockets_passed_over(folder: Path, 
     services.append(Answering(folder / "a.sock", control.encode_answer(who)))
     services.append(Answering(folder / "b.sock", control.encode_answer({"odd": True})))
     assert control.running() == [control.Instance("email", "blue", "memory://", 7, folder / "a.sock")]
+
+
+def test_one_that_hangs_does_not_hold_up_a_question_to_another(
+    folder: Path, services: list[Answering], home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(home.state))
+    email = {"service": "email", "instance": "blue", "broker": "memory://", "pid": 7}
+    services.append(Answering(folder / "email.sock", control.encode_answer(email)))
+    lock = places.lock_file("shop")
+    lock.parent.mkdir(parents=True)
+    # Who asks the one that hangs waits in vain, and finds it silent.
+    with control.listen(folder / "shop.sock"), held(lock, Identity("shop", "default", "memory://", 8)):
+        found = control.running(lambda who: who.service == "email")
+    assert found == [control.Instance("email", "blue", "memory://", 7, folder / "email.sock")]
 
 
 def test_the_socket_is_this_users_alone_and_a_stale_one_is_replaced(folder: Path) -> None:
