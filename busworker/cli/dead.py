@@ -24,6 +24,7 @@ from busworker.cli.meant import (
 from busworker.cli.options import json_option
 from busworker.cli.output import encoded, print_json, print_json_array, print_json_line
 from busworker.cli.reach import Reach
+from busworker.groups import By, Group, grouped
 from busworker.letters import DeadLetter, Filter
 from busworker.plain import escaped_json
 
@@ -44,10 +45,20 @@ def dead() -> None:
 @dead.command("list")
 @letter_options
 @limit_option(LIST_LIMIT)
+@click.option(
+    "--group-by",
+    type=click.Choice(["reason", "error"]),
+    metavar="FIELD",
+    help="Only count them: by reason, or by error.",
+)
 @json_option
-def list_(limit: int, as_json: bool, **which: Any) -> None:
+def list_(limit: int, group_by: By | None, as_json: bool, **which: Any) -> None:
     """List dead letters, newest first; on AMQP oldest first."""
     with reached(which) as (there, wanted):
+        if group_by is not None:
+            groups = _grouped(there, wanted, group_by)[: limit or None]
+            (shown.print_groups_json if as_json else shown.print_groups)(groups, group_by)
+            return
         found = deadletters.listed(there.session, there.queues, wanted, limit or None, newest_first=there.embedded)
         with closing(found):
             letters = _all_there(wanted, found, limit)
@@ -123,6 +134,20 @@ def export(limit: int, **which: Any) -> None:
                 missing.discard(letter.id)
                 print_json_line(letter)
     require_all(wanted, wanted.ids - missing, complete=limit == 0)
+
+
+def _grouped(there: Reach, wanted: Filter, by: By) -> list[Group]:
+    found = set[str | None]()
+
+    def noted(letters: Iterator[DeadLetter]) -> Iterator[DeadLetter]:
+        for letter in letters:
+            found.update(wanted.ids & {letter.id})
+            yield letter
+
+    with closing(deadletters.find(there.session, there.queues, wanted, None)) as letters:
+        groups = grouped(noted(letters), by)
+    require_all(wanted, found)
+    return groups
 
 
 def _all_there(wanted: Filter, found: Iterator[DeadLetter], limit: int) -> Iterator[DeadLetter]:

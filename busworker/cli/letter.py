@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import click
 import msgspec
 
-from busworker.cli.output import cell, formatted, print_table
-from busworker.letters import DeadLetter
+from busworker.cli.output import cell, formatted, print_json_array, print_table
+from busworker.groups import By, Group
+from busworker.letters import UNROUTED, DeadLetter
 from busworker.outcome import WorkerInfo
 from busworker.plain import escaped_lines
 
@@ -20,6 +21,32 @@ def print_list(letters: Iterable[DeadLetter], page: int) -> None:
     """A table, a letter a line, so many lines at a time; without letters only its head."""
     heads = ("ID", "SUBSCRIPTION", "REASON", "ATTEMPTS", "DEAD AT", "ERROR")
     print_table(heads, (_row(one) for one in letters), page)
+
+
+def print_groups(groups: Sequence[Group], by: By) -> None:
+    """A table, a group a line; groups of errors with the message of the newest."""
+    heads = ("COUNT", "SUBSCRIPTION", by.upper(), "OLDEST", "NEWEST")
+    rows = [(one.count, one.subscription or UNROUTED, one.name, one.oldest, one.newest) for one in groups]
+    if by == "reason":
+        print_table(heads, rows)
+    else:
+        messages = (None if one.message is None else _shortened(one.message, ERROR_WIDTH) for one in groups)
+        print_table((*heads, "NEWEST MESSAGE"), [(*row, text) for row, text in zip(rows, messages, strict=True)])
+
+
+def print_groups_json(groups: Sequence[Group], by: By) -> None:
+    """An array of objects, as docs/reference/cli.md has them."""
+    print_json_array(
+        {
+            "subscription": one.subscription,
+            by: one.name,
+            "count": one.count,
+            "oldest": one.oldest,
+            "newest": one.newest,
+            **({"message": one.message} if by == "error" else {}),
+        }
+        for one in groups
+    )
 
 
 def print_letter(letter: DeadLetter) -> None:
@@ -61,7 +88,11 @@ def _cause(letter: DeadLetter, width: int | None) -> str | None:
     if letter.error is None:
         return None
     text = f"{letter.error.type or '?'}: {letter.error.message or ''}".rstrip(": ")
-    return text if width is None or len(text) <= width else f"{text[: width - 1]}…"
+    return text if width is None else _shortened(text, width)
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _worker(worker: WorkerInfo | None) -> str | None:

@@ -81,6 +81,25 @@ def test_lists_are_filtered_by_reason_and_age(bury: Bury, dead: Dead) -> None:
     assert ids(dead("list", "--older-than", "1d", "--json")) == ["m1"]
 
 
+def test_letters_are_counted_by_reason_or_error_the_most_first(bury: Bury, dead: Dead) -> None:
+    bury("a", "m1", reason="crash", dead_at="2026-01-02T00:00:00.000Z")
+    bury("a", "m2", dead_at="2026-01-03T00:00:00.000Z")
+    bury("a", "m3", dead_at="2026-01-01T00:00:00.000Z")
+    first, second = json.loads(dead("list", "--group-by", "reason", "--json").stdout)
+    assert first == {
+        "subscription": "user.registered/email.a",
+        "reason": "exception",
+        "count": 2,
+        "oldest": "2026-01-01T00:00:00.000Z",
+        "newest": "2026-01-03T00:00:00.000Z",
+    }
+    assert (second["reason"], second["count"]) == ("crash", 1)
+    line = dead("list", "email", "--group-by", "error").stdout.splitlines()[1]
+    assert line.split()[:3] == ["3", "user.registered/email.a", "ValueError"]
+    assert line.endswith("bad \\x1b[31m")
+    assert dead("list", "m9", "--group-by", "reason").returncode == 66
+
+
 def test_an_empty_list_is_no_error(bury: Bury, dead: Dead) -> None:
     bury("a", "m1")
     assert ids(dead("list", "unrouted", "--json")) == []
@@ -242,6 +261,8 @@ def test_on_amqp_a_full_selector_or_an_application_is_needed(command: Command, a
     assert ids(dead("list", "unrouted", "--json")) == []
     assert ids(dead("list", "user.registered/email.a", "--json")) == ["m1", "m2"]
     assert ids(dead("list", "--app", "app", "email", "--json")) == ["m1", "m2"]
+    (group,) = json.loads(dead("list", "--app", "app", "--group-by", "error", "--json").stdout)
+    assert (group["error"], group["message"], group["count"]) == ("X", "y", 2)
     replayed = dead("replay", "user.registered/email.a", "m1")
     assert (replayed.stderr, replayed.stdout) == ("", "replayed 1\n")
     assert dead("drop", "--app", "app", "m2", "--yes").stdout == "dropped 1\n"
