@@ -7,6 +7,7 @@ same transaction, so an interrupted replay loses nothing; on AMQP it may then ex
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
@@ -17,12 +18,15 @@ from busworker.copies import Target, replay_copy
 from busworker.errors import NothingMatches
 from busworker.letters import DeadLetter, Filter, fits, history_entry, queue_of, read_letter
 from busworker.message import BUS_EXCHANGE, Delivery, Outgoing, read_envelope
+from busworker.pace import BATCH, Pace
+from busworker.uninterrupted import UNINTERRUPTED
 
 if TYPE_CHECKING:
     from busworker.broker.session import Session, Settled
 
-BATCH = 100
-"""How many are settled at once."""
+HOLD = 300.0
+"""Seconds for which letters are held on AMQP that wait for their turn. RabbitMQ gives a delivery back that isn't
+acknowledged for half an hour (its `consumer_timeout`), and whoever else wants to look gets a turn in between."""
 
 
 def subscriptions(session: Session) -> list[str] | None:
@@ -89,7 +93,12 @@ def newest(letters: Iterable[DeadLetter], limit: int | None, *, newest_first: bo
 
 
 def replay(
-    session: Session, queues: Sequence[str], wanted: Filter, limit: int | None, clock: Callable[[], float]
+    session: Session,
+    queues: Sequence[str],
+    wanted: Filter,
+    limit: int | None,
+    clock: Callable[[], float],
+    pace: Pace | None = None,
 ) -> int:
     """Runs dead letters again: each in its own subscription only, as attempt 1 of a new generation.
 
@@ -101,12 +110,17 @@ def replay(
         wanted: which.
         limit: how many in all at most; None: all.
         clock: Unix time, for the history.
+        pace: how fast; it counts them, also if this is interrupted. None: as fast as it goes.
 
     Returns:
         How many.
 
     Raises:
         NothingMatches: the subscription doesn't exist any more; those before it are replayed.
+
+    Guarantees:
+        What a signal handler raises by `uninterrupted.interrupt` comes between two batches or while it sleeps: each
+        letter is then either replayed and gone, or untouched.
     """
 
     def settled(delivery: Delivery) -> Settled:
@@ -115,8 +129,25 @@ def replay(
     done = 0
     for queue in queues:
         meant = partial(_meant, _accepting(session, queue), wanted)
-        done += _each(session, queue, meant, _room(limit, done), settled)
+        done += _each(session, queue, meant, _room(limit, done), settled, pace or Pace())
     return done
+
+
+def replayable(session: Session, queues: Sequence[str], wanted: Filter, limit: int | None) -> Generator[DeadLetter]:
+    """What `replay` would run again now, in that order. Nothing changes.
+
+    Raises:
+        NothingMatches: as `replay`.
+    """
+    done = 0
+    for queue in queues:
+        meant = partial(_meant, _accepting(session, queue), wanted)
+        if _room(limit, done) == 0 or session.counts(queue) is None:
+            continue
+        with closing(session.browse(queue, newest_first=False)) as deliveries:
+            for delivery in itertools.islice(filter(meant, deliveries), _room(limit, done)):
+                done += 1
+                yield read_letter(delivery)
 
 
 def drop(session: Session, queues: Sequence[str], wanted: Filter, limit: int | None) -> int:
@@ -124,7 +155,7 @@ def drop(session: Session, queues: Sequence[str], wanted: Filter, limit: int | N
     done = 0
     for queue in queues:
         meant = partial(_meant, _any, wanted)
-        done += _each(session, queue, meant, _room(limit, done), _acknowledged)
+        done += _each(session, queue, meant, _room(limit, done), _acknowledged, Pace())
     return done
 
 
@@ -189,20 +220,51 @@ def _each(
     wanted: Callable[[Delivery], bool],
     limit: int | None,
     settled: Callable[[Delivery], Settled],
+    pace: Pace,
 ) -> int:
     """Settles what is wanted, in batches.
 
     At most as many as there are now: a replayed message that dies at once comes back behind them and would be
     replayed for ever. What somebody else settles meanwhile isn't counted.
     """
-    if limit == 0 or session.counts(queue) is None:
+    counts = session.counts(queue)
+    if limit == 0 or counts is None:
         return 0
     done = 0
-    with closing(session.take(queue, wanted, limit, BATCH)) as taken:
-        for batch in taken:
-            session.settle([settled(delivery) for delivery in batch])
-            done += len(batch)
+    with closing(_batches(session, queue, wanted, limit, counts.ready, pace)) as batches:
+        for batch in batches:
+            with UNINTERRUPTED:
+                session.settle([settled(delivery) for delivery in batch])
+                done += len(batch)
+                pace.went(len(batch))
     return done
+
+
+def _batches(
+    session: Session, queue: str, wanted: Callable[[Delivery], bool], limit: int | None, there: int, pace: Pace
+) -> Generator[list[Delivery]]:
+    """What is wanted, each batch when its time has come, to be settled before the next. See `HOLD`."""
+    done, is_over = 0, False
+    while not is_over:
+        pace.wait()
+        until = time.monotonic() + HOLD
+        rests = pace.limited and not session.broker.embedded
+        meant = _first(there - done, wanted) if rests else wanted
+        is_over = True
+        with closing(session.take(queue, meant, _room(limit, done), pace.size)) as taken:
+            for batch in taken:
+                if rests and pace.due > until:
+                    is_over = False
+                    break
+                pace.wait()
+                yield batch
+                done += len(batch)
+
+
+def _first(number: int, wanted: Callable[[Delivery], bool]) -> Callable[[Delivery], bool]:
+    """Whether a delivery is wanted and one of the first so many: what has come since is behind them."""
+    places = itertools.count()
+    return lambda delivery: next(places) < number and wanted(delivery)
 
 
 def _accepting(session: Session, queue: str) -> Callable[[Delivery], bool]:

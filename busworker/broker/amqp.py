@@ -169,6 +169,8 @@ class AmqpSession(Session):
             while left := left.difference(self._concluded_now()):
                 if self._refused.why is not None:
                     raise BrokerUnavailable(f"broker {self.broker}: {self._refused.why}")
+                if UNINTERRUPTED.interruption is not None:  # which waits for this
+                    deadline = min(deadline, time.monotonic() + MOST_HEARTBEAT)
                 with UNINTERRUPTED:
                     self._await(deadline)
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -22,15 +21,13 @@ from busworker.cli.meant import (
     require_named,
 )
 from busworker.cli.options import json_option
-from busworker.cli.output import encoded, print_json, print_json_array, print_json_line
+from busworker.cli.output import print_json, print_json_array, print_json_line
 from busworker.cli.reach import Reach
+from busworker.cli.replay import replay
 from busworker.groups import By, Group, grouped
 from busworker.letters import DeadLetter, Filter
-from busworker.plain import escaped_json
 
 LIST_LIMIT = 100
-PAGE = 1000
-"""Lines of a table that are held until they are printed, for the width of its columns."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,7 +62,7 @@ def list_(limit: int, group_by: By | None, as_json: bool, **which: Any) -> None:
             if as_json:
                 print_json_array(letters)
             else:
-                shown.print_list(letters, min(limit, PAGE) or PAGE)
+                shown.print_list(letters, limit or None)
 
 
 @dead.command()
@@ -92,20 +89,6 @@ def show(as_json: bool, **which: Any) -> None:
 @letter_options
 @limit_option(0)
 @everywhere_option
-@json_option
-def replay(limit: int, everywhere: bool, as_json: bool, **which: Any) -> None:
-    """Run dead letters again, where they died, from attempt 1."""
-    require_named(which, everywhere)
-    with reached(which) as (there, wanted):
-        require_all(wanted, ids_there(there, wanted))
-        number = deadletters.replay(there.session, there.queues, wanted, limit or None, time.time)
-    _tell("replayed", number, as_json=as_json)
-
-
-@dead.command()
-@letter_options
-@limit_option(0)
-@everywhere_option
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option
 def drop(limit: int, everywhere: bool, yes: bool, as_json: bool, **which: Any) -> None:
@@ -117,7 +100,7 @@ def drop(limit: int, everywhere: bool, yes: bool, as_json: bool, **which: Any) -
             complain("nothing was dropped")
             return
         number = deadletters.drop(there.session, there.queues, wanted, limit or None)
-    _tell("dropped", number, as_json=as_json)
+    shown.print_done("dropped", number, as_json=as_json)
 
 
 @dead.command()
@@ -170,12 +153,11 @@ def _confirmed(there: Reach, wanted: Filter, limit: int) -> bool:
         raise click.UsageError("drop asks first: answer it, or add --yes") from error
 
 
-def _tell(done: str, number: int, *, as_json: bool) -> None:
-    click.echo(escaped_json(encoded({done: number}).decode()) if as_json else f"{done} {number}")
-
-
 def _first(letters: Iterator[DeadLetter], limit: int) -> Iterator[DeadLetter]:
     for number, letter in enumerate(letters, 1):
         yield letter
         if number == limit:
             return
+
+
+dead.add_command(replay)

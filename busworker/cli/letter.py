@@ -7,20 +7,22 @@ from collections.abc import Iterable, Sequence
 import click
 import msgspec
 
-from busworker.cli.output import cell, formatted, print_json_array, print_table
+from busworker.cli.output import cell, encoded, formatted, print_json_array, print_table
 from busworker.groups import By, Group
 from busworker.letters import UNROUTED, DeadLetter
 from busworker.outcome import WorkerInfo
-from busworker.plain import escaped_lines
+from busworker.plain import escaped_json, escaped_lines
 
 ERROR_WIDTH = 60
 """Characters of an error in a list."""
+PAGE = 1000
+"""Lines of a table that are held until they are printed, for the width of its columns."""
 
 
-def print_list(letters: Iterable[DeadLetter], page: int) -> None:
-    """A table, a letter a line, so many lines at a time; without letters only its head."""
+def print_list(letters: Iterable[DeadLetter], limit: int | None = None) -> None:
+    """A table, a letter a line, printed as they come; without letters only its head. `limit`: of those to come."""
     heads = ("ID", "SUBSCRIPTION", "REASON", "ATTEMPTS", "DEAD AT", "ERROR")
-    print_table(heads, (_row(one) for one in letters), page)
+    print_table(heads, (_row(one) for one in letters), min(limit or PAGE, PAGE))
 
 
 def print_groups(groups: Sequence[Group], by: By) -> None:
@@ -63,6 +65,11 @@ def print_letter(letter: DeadLetter) -> None:
         _block("body, no JSON, in base64", letter.body_base64 or "")
     else:
         _block_json("body", letter.body)
+
+
+def print_done(done: str, number: int, *, as_json: bool) -> None:
+    """How many a command has dealt with."""
+    click.echo(escaped_json(encoded({done: number}).decode()) if as_json else f"{done} {number}")
 
 
 def _row(letter: DeadLetter) -> tuple[object, ...]:

@@ -1,6 +1,7 @@
 """`busworker dead`, on dead letters that a consumer could have left."""
 
 import json
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from busworker.broker import topology
 from busworker.broker.session import Counts, Session, open_session
 from busworker.message import Delivery, Outgoing, read_envelope
 from busworker.outcome import Error, WorkerInfo
-from tests.support import Command, Home
+from tests.support import Command, Home, wait_until
 
 Bury = Callable[..., None]
 Dead = Callable[..., Any]
@@ -187,6 +188,42 @@ def test_replay_is_limited(bury: Bury, dead: Dead) -> None:
         bury("a", f"m{number}")
     assert dead("replay", "email", "--limit", "2").stdout == "replayed 2\n"
     assert len(ids(dead("list", "--json"))) == 1
+
+
+def test_a_dry_run_tells_what_a_replay_would_take_and_changes_nothing(bury: Bury, dead: Dead) -> None:
+    for number in range(3):
+        bury("a", f"m{number}")
+    (told,) = dead("replay", "email", "--limit", "2", "--dry-run", "--json").stdout.splitlines()
+    assert json.loads(told) == {
+        "would_replay": 2,
+        "letters": [{"id": id, "subscription": "user.registered/email.a"} for id in ("m0", "m1")],
+    }
+    head, *rows, last = dead("replay", "--everywhere", "--dry-run").stdout.splitlines()
+    assert [row.split()[0] for row in (head, *rows)] == ["ID", "m0", "m1", "m2"]
+    assert last == "would replay 3"
+    assert dead("replay", "m9", "--dry-run").returncode == 66
+
+
+def test_a_replay_that_is_ended_tells_how_far_it_came_and_another_goes_on(
+    bury: Bury, dead: Dead, command: Command, broker_url: str, keeper: Session
+) -> None:
+    bury("a", "m")
+    work = topology.work_queue("user.registered", "email", "a")
+    queue = topology.dead_queue(work)
+    (letter,) = keeper.browse(queue)
+    keeper.publish([Outgoing("", queue, letter.body, {"message_id": f"m{n}"}, letter.headers) for n in range(99)])
+
+    def replayed() -> int:
+        return sum(1 for _ in keeper.browse(work))
+
+    replaying = command.start("dead", "replay", "--everywhere", "--rate", "20", "--broker", broker_url)
+    wait_until(lambda: replayed() > 4, 20, "it has begun")
+    assert replaying.terminate() == 128 + signal.SIGTERM
+    done = replayed()
+    assert replaying.stdout == f"replayed {done}\n"
+    assert 4 < done < 100
+    assert dead("replay", "--everywhere").stdout == f"replayed {100 - done}\n"
+    assert len({one.properties["message_id"] for one in keeper.browse(work)}) == replayed() == 100
 
 
 def test_an_unrouted_message_is_published_again_once_somebody_subscribes(

@@ -109,6 +109,8 @@ def test_help_lists_the_commands_and_the_version_is_told(command: Command) -> No
         ("dead list --reason sadness", "sadness"),
         ("dead list --limit -1", "-1"),
         ("dead list --older-than long", "long"),
+        ("dead list --group-by sadness", "sadness"),
+        ("dead replay x --rate 0", "'0' is no rate"),
         ("dead replay", "name IDs, a SELECTOR, or --everywhere"),
         ("dead drop --yes", "name IDs, a SELECTOR, or --everywhere"),
         ("dead drop x --everywhere", "not both"),

@@ -20,6 +20,7 @@ from busworker.broker.session import Session, open_session
 from busworker.letters import Filter
 from busworker.message import Delivery, Outgoing, read_envelope
 from busworker.outcome import Error, WorkerInfo
+from busworker.pace import Pace
 from busworker.uninterrupted import interrupt
 from tests.support import Command, Home, wait_until
 from tests.support.command import executable
@@ -95,6 +96,36 @@ def test_a_replay_that_is_killed_at_any_moment_loses_nothing(
     found = Counter(in_queue(session, WORK))
     assert set(found) == set(names)
     assert found.total() - len(names) <= KILLS * deadletters.BATCH, "a kill repeats one batch at most"
+
+
+def test_a_replay_that_is_ended_by_term_repeats_nothing(url: str, session: Session, command: Command) -> None:
+    names = bury(session, 150)
+    replaying = command.start("dead", "replay", SELECTOR, "--rate", "100", "--broker", url)
+    wait_until(lambda: ready(session, WORK) > 20, 20, "a replay gets on")
+    assert replaying.terminate() == 128 + signal.SIGTERM
+    done = ready(session, WORK)
+    assert replaying.stdout == f"replayed {done}\n"
+    assert 20 < done < len(names)
+    assert deadletters.replay(session, [DEAD], ALL, None, time.time) == len(names) - done
+    assert in_queue(session, WORK) == names
+
+
+def test_a_slow_replay_looks_anew_and_takes_only_what_was_there(
+    url: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadletters, "HOLD", 0.05)
+    names = bury(session, 40)
+    dying = iter(["new", "newer"])
+
+    def clock() -> float:
+        session.publish([_letter(name) for name in dying])
+        return time.time()
+
+    assert deadletters.replay(session, [DEAD], ALL, 35, clock, Pace(100)) == 35
+    assert in_queue(session, WORK) == names[:35]
+    assert in_queue(session, DEAD) == [*names[35:], "new", "newer"]
+    assert deadletters.replay(session, [DEAD], Filter(frozenset({"m39", "newer"})), None, clock, Pace(10)) == 2
+    assert in_queue(session, DEAD) == [*names[35:39], "new"]
 
 
 def test_a_list_that_is_killed_loses_nothing_and_one_that_is_ended_by_term_no_order(
