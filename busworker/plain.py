@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 # C0, DEL and C1 drive terminals; the line and paragraph separators break lines; marks of bidirectional text
 # and those of no width show a text as what it isn't; lone surrogates can't be written as UTF-8.
@@ -25,6 +26,14 @@ def escaped_json(document: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", document)
 
 
+def shell_word(text: str) -> str:
+    r"""The text as one word for a shell to read, safe on a terminal too: as `$'\x1b'` where it must be (bash, zsh)."""
+    if not _UNSAFE.search(text):
+        return shlex.quote(text)
+    inner = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{_UNSAFE.sub(_as_shell, inner)}'"
+
+
 def told(error: BaseException) -> str:
     """An exception in one line: its type, and its text if it has one that can be had."""
     try:
@@ -37,3 +46,8 @@ def told(error: BaseException) -> str:
 def _as_python(match: re.Match[str]) -> str:
     code = ord(match[0])
     return _SHORT.get(match[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def _as_shell(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"  # \x is a byte there, not a character

@@ -11,7 +11,7 @@ from busworker.cli.output import cell, encoded, formatted, print_json_array, pri
 from busworker.groups import By, Group
 from busworker.letters import UNROUTED, DeadLetter
 from busworker.outcome import WorkerInfo
-from busworker.plain import escaped_json, escaped_lines
+from busworker.plain import escaped_json, escaped_lines, shell_word
 
 ERROR_WIDTH = 60
 """Characters of an error in a list."""
@@ -51,8 +51,8 @@ def print_groups_json(groups: Sequence[Group], by: By) -> None:
     )
 
 
-def print_letter(letter: DeadLetter) -> None:
-    """All of it: the envelope, the cause, the headers and the body."""
+def print_letter(letter: DeadLetter, *, options: Sequence[str] = ()) -> None:
+    """All of it: the envelope, the cause, the headers, the body, and the command that replays it with these options."""
     for name, value in _facts(letter):
         click.echo(f"{name + ':':<14}{cell(value)}")
     if letter.error is not None and letter.error.traceback:
@@ -65,6 +65,9 @@ def print_letter(letter: DeadLetter) -> None:
         _block("body, no JSON, in base64", letter.body_base64 or "")
     else:
         _block_json("body", letter.body)
+    if letter.id is not None:
+        words = ("busworker", "dead", "replay", "--id", letter.id, letter.subscription or UNROUTED, *options)
+        click.echo(f"\nto replay it:\n  {' '.join(map(shell_word, words))}")
 
 
 def print_done(done: str, number: int, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -130,6 +131,16 @@ def test_text_for_people_drives_no_terminal(bury: Bury, dead: Dead) -> None:
         assert "m1" in text
         assert not any(char in text for char in "\x1b\x9b")
     assert "  line 1\n  line 2\n" in dead("show", "m1").stdout
+
+
+def test_show_tells_the_command_that_replays_it_whatever_its_id(bury: Bury, dead: Dead, command: Command) -> None:
+    bury("a", "it's\x1b[31m")
+    bury("b", "it's\x1b[31m")
+    line = dead("show", "email.a", "it's\x1b[31m").stdout.splitlines()[-1].strip()
+    assert line.startswith(r"busworker dead replay --id $'it\'s\x1b[31m' user.registered/email.a --broker ")
+    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
+    assert command.run(*words.stdout.split("\0")[1:-1]).stdout == "replayed 1\n"
+    assert len(ids(dead("list", "email.b", "--json"))) == 1
 
 
 def test_show_of_an_id_dead_in_several_lists_them(bury: Bury, dead: Dead) -> None:
