@@ -72,7 +72,7 @@ def dead_copy(delivery: Delivery, envelope: Envelope, letter: Letter, target: Ta
         REASON: letter.reason,
         ATTEMPTS: letter.attempts,
         DEAD_AT: letter.dead_at,
-        WORKER: _json(letter.worker),
+        WORKER: json_text(letter.worker),
     }
     if HISTORY in delivery.headers:
         headers[HISTORY] = _fitted_history(read_history(delivery.headers))
@@ -123,15 +123,15 @@ def fitted_error(error: Error, room: int) -> str:
     """The error as JSON in at most `room` bytes (512 at least): its texts are cut in the middle."""
     room = max(room, 512)
     fields = {"type": _fitted(error.type, 128), "message": _fitted(error.message, room // 3), "traceback": None}
-    left = room - len(_json(fields).encode())
+    left = room - len(json_text(fields).encode())
     fields["traceback"] = _fitted(error.traceback, left) if error.traceback else None
-    return _json(fields)
+    return json_text(fields)
 
 
 def _fitted(text: str, room: int) -> str:
     """The text, cut so that it takes at most `room` bytes as JSON, where a character may take six."""
     limit = room
-    while (size := len(_json(part := cut(text, limit)).encode())) > room:
+    while (size := len(json_text(part := cut(text, limit)).encode())) > room:
         limit = min(limit - 1, limit * room // size)
     return part
 
@@ -142,11 +142,11 @@ def _fitted_history(history: list[object]) -> str:
     room = OUR_HEADERS_LIMIT // 2
     for entry in reversed(history):
         short = _with_short_error(entry)
-        room -= len(_json(short).encode()) + 2
+        room -= len(json_text(short).encode()) + 2
         if room < 0:
             break
         kept.append(short)
-    return _json(kept[::-1])
+    return json_text(kept[::-1])
 
 
 def _with_short_error(entry: object) -> object:
@@ -188,8 +188,8 @@ def _copy(delivery: Delivery, envelope: Envelope, target: Target, headers: Heade
 
 def _fitted_headers(theirs: Headers, ours: Headers) -> Headers:
     """All headers that fit into one frame: of the publisher's, the largest are left out if need be."""
-    room = FRAME_ROOM - _wire_size(ours)
-    sizes = {name: _wire_size({name: value}) for name, value in theirs.items()}
+    room = FRAME_ROOM - wire_size(ours)
+    sizes = {name: wire_size({name: value}) for name, value in theirs.items()}
     for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
         if sum(sizes.values()) <= room:
             break
@@ -197,7 +197,7 @@ def _fitted_headers(theirs: Headers, ours: Headers) -> Headers:
     return {name: theirs[name] for name in sizes} | ours
 
 
-def _wire_size(value: object) -> int:
+def wire_size(value: object) -> int:
     """At most the bytes that a header's value takes in AMQP (0-9-1, 4.2.5.5)."""
     match value:
         case str():
@@ -206,14 +206,15 @@ def _wire_size(value: object) -> int:
             return 5 + len(value)
         case dict():
             items = cast("dict[object, object]", value).items()
-            return 5 + sum(_wire_size(name) + _wire_size(part) for name, part in items)
+            return 5 + sum(wire_size(name) + wire_size(part) for name, part in items)
         case list() | tuple():
-            return 5 + sum(_wire_size(part) for part in cast("list[object]", value))
+            return 5 + sum(wire_size(part) for part in cast("list[object]", value))
         case _:
             return 9
 
 
-def _json(value: object) -> str:
+def json_text(value: object) -> str:
+    """A value as JSON, lone surrogates replaced."""
     # Surrogates come from undecodable bytes in tracebacks and paths; JSON can't carry them.
     try:
         return msgspec.json.encode(value).decode()
@@ -243,8 +244,10 @@ __all__ = [
     "cut",
     "dead_copy",
     "fitted_error",
+    "json_text",
     "read_history",
     "read_json",
     "replay_copy",
     "retry_copy",
+    "wire_size",
 ]

@@ -43,9 +43,15 @@ def existing(session: Session, names: Iterable[str]) -> list[str]:
 
 
 def find(
-    session: Session, queues: Sequence[str], wanted: Filter, limit: int | None, *, with_bytes: bool = False
+    session: Session,
+    queues: Sequence[str],
+    wanted: Filter,
+    limit: int | None,
+    *,
+    with_bytes: bool = False,
+    newest_first: bool = True,
 ) -> Generator[DeadLetter]:
-    """The dead letters that are wanted, queue by queue; within each newest first (AMQP: oldest first).
+    """The dead letters that are wanted, queue by queue.
 
     Args:
         session: the broker; nothing in it is changed.
@@ -53,12 +59,14 @@ def find(
         wanted: which.
         limit: how many from each queue at most; None: all.
         with_bytes: whether each has its body as base64.
+        newest_first: within each queue; AMQP always has the oldest first.
     """
     for queue in queues:
         if session.counts(queue) is None:
             continue
         # Who says how many are wanted has no more delivered.
-        with closing(session.browse(queue, limit=limit if wanted == Filter() else None)) as deliveries:
+        most = limit if wanted == Filter() else None
+        with closing(session.browse(queue, limit=most, newest_first=newest_first)) as deliveries:
             found = (read_letter(delivery, with_bytes=with_bytes) for delivery in deliveries)
             yield from itertools.islice((letter for letter in found if fits(letter, wanted)), limit)
 

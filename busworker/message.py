@@ -220,7 +220,7 @@ def _count(value: object, *, at_least: int) -> int:
 def _timestamp(value: object) -> int | None:
     if isinstance(value, datetime):
         # py-amqp gives UTC without saying so.
-        return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
+        value = int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         return None
     return value

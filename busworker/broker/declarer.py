@@ -53,6 +53,10 @@ class Declarer:
         self._works.add((topic, service, channel))
         return topology.work_queue(topic, service, channel)
 
+    def dead(self, work: str) -> None:
+        """The queue of a work queue's dead letters alone."""
+        self._queue(topology.dead(work, self._flavour))
+
     def again(self) -> None:
         """Declares anew all that it has declared: something of it is gone."""
         self._declared.clear()

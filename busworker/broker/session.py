@@ -77,6 +77,11 @@ class Session(ABC):
         with translated(self.broker):
             return self._declarer.work(topic, service, channel)
 
+    def declare_dead(self, work_queue: str) -> None:
+        """Declares where the dead letters of a subscription lie, and not what would collect messages for it."""
+        with translated(self.broker):
+            self._declarer.dead(work_queue)
+
     def declare_retry(self, delay: int) -> None:
         """Declares the retry queue of a step of the ladder, once a session. 0 needs none."""
         with translated(self.broker):

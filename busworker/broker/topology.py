@@ -162,9 +162,14 @@ def work(topic: str, service: str, channel: str, flavour: Flavour) -> list[Queue
         **_at_least_once(flavour, flavour.queue_type),
     }
     return [
-        Queue(dead_queue(name), _typed(flavour)),
+        dead(name, flavour),
         Queue(name, arguments, ((EXCHANGE, topic), (BACK, name), *_due(topic, flavour))),
     ]
+
+
+def dead(work: str, flavour: Flavour) -> Queue:
+    """The queue of a work queue's dead letters."""
+    return Queue(dead_queue(work), _typed(flavour))
 
 
 def retry(delay: int, flavour: Flavour) -> tuple[Exchange, Queue]:

@@ -1,4 +1,4 @@
-"""`busworker dead`: list, show, replay, drop and export dead letters."""
+"""`busworker dead`: list, show, drop and export dead letters; the other commands have modules of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from busworker import deadletters
 from busworker.cli import letter as shown
 from busworker.cli.ending import complain
+from busworker.cli.importing import import_
 from busworker.cli.meant import (
     everywhere_option,
     ids_there,
@@ -33,7 +34,7 @@ LIST_LIMIT = 100
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def dead() -> None:
-    """List, show, replay, drop and export dead letters.
+    """List, show, replay, drop, export and import dead letters.
 
     SELECTOR is [TOPIC/]SERVICE[.CHANNEL], or unrouted. The first argument is a SELECTOR if it matches a
     subscription or a service, else an ID; --id ID always is one.
@@ -112,7 +113,9 @@ def export(limit: int, **which: Any) -> None:
     missing = set[str | None]()
     with reached(which) as (there, wanted):
         missing |= wanted.ids
-        found = deadletters.find(there.session, there.queues, wanted, limit or None, with_bytes=True)
+        found = deadletters.find(
+            there.session, there.queues, wanted, limit or None, with_bytes=True, newest_first=False
+        )
         with closing(found):
             for letter in _first(found, limit):
                 missing.discard(letter.id)
@@ -168,3 +171,4 @@ def _first(letters: Iterator[DeadLetter], limit: int) -> Iterator[DeadLetter]:
 
 
 dead.add_command(replay)
+dead.add_command(import_)

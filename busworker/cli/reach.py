@@ -41,7 +41,7 @@ def reach(broker: str | None, app: str | None, arguments: Sequence[str], ids: Se
     """
     from busworker.broker.session import open_session  # so that --help stays quick
 
-    bus = _application(app)
+    bus = application(app)
     session = open_session(settings.broker_of(bus.broker if bus else None, broker), create=False)
     try:
         listed = deadletters.subscriptions(session)
@@ -99,7 +99,8 @@ def _blind(session: Session, arguments: Sequence[str]) -> tuple[list[str], tuple
     return [queue_of(arguments[0])], tuple(arguments[1:])
 
 
-def _application(app: str | None) -> Bus | None:
+def application(app: str | None) -> Bus | None:
+    """The Bus that `--app` or a setting names; None if none does."""
     where = app_of(app)
     if where is None:
         return None

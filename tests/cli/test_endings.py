@@ -74,7 +74,9 @@ def test_whatever_a_command_raises_becomes_a_line(
     assert told.count("\n") <= 1
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "dead list", "dead show", "dead replay", "dead drop", "dead export"])
+@pytest.mark.parametrize(
+    "name", [*COMMANDS, "dead list", "dead show", "dead replay", "dead drop", "dead export", "dead import"]
+)
 def test_every_command_has_a_help_text(command: Command, name: str) -> None:
     done = command.run(*name.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -114,6 +116,7 @@ def test_help_lists_the_commands_and_the_version_is_told(command: Command) -> No
         ("dead replay", "name IDs, a SELECTOR, or --everywhere"),
         ("dead drop --yes", "name IDs, a SELECTOR, or --everywhere"),
         ("dead drop x --everywhere", "not both"),
+        ("dead import nofile", "No such file"),
     ],
 )
 def test_wrong_usage_is_one_line_and_2(command: Command, args: str, said: str) -> None:

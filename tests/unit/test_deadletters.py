@@ -1,6 +1,7 @@
 """Dead letters as data: what a stored message says, which subscriptions and letters are meant. No broker."""
 
 import base64
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from busworker import copies, deadletters
 from busworker.cli.output import encoded
 from busworker.cli.reach import sighted
+from busworker.errors import DecodeError
+from busworker.exported import queue_at, read_line
 from busworker.letters import (
     REASONS,
     DeadLetter,
@@ -128,15 +131,18 @@ ODD = st.recursive(
 
 @given(
     queue=st.sampled_from([f"{WORK}/dead", "busworker.unrouted", "foreign"]),
-    headers=st.dictionaries(st.sampled_from([*OWN, "x-death", "CC"]) | st.text(st.characters(codec=None)), ODD),
+    headers=st.dictionaries(
+        st.sampled_from([*OWN, "x-death", "CC"]) | st.text(st.characters(codec=None), max_size=63), ODD
+    ),  # names have 255 bytes at most in AMQP
     properties=st.dictionaries(st.sampled_from(["message_id", "timestamp", "correlation_id"]), ODD),
     body=st.binary() | st.sampled_from([b"null", b"NaN", b'"\\ud800"', b"[" * 5000, b"1" * 5000, b"1e999"]),
 )
-def test_whatever_a_message_holds_it_is_read_and_can_be_written(
+def test_whatever_a_message_holds_it_is_read_written_and_made_from_that_again(
     queue: str, headers: dict[str, object], properties: dict[str, object], body: bytes
 ) -> None:
     letter = read_letter(delivery(queue, headers=headers, properties=properties, body=body), with_bytes=True)
-    document = msgspec.json.decode(encoded(letter))
+    line = encoded(letter)
+    document = msgspec.json.decode(line)
     assert list(document) == list(DeadLetter.__struct_fields__)
     assert base64.b64decode(document["body_base64"]) == body
     assert document["reason"] is None or document["reason"] in REASONS
@@ -146,6 +152,42 @@ def test_whatever_a_message_holds_it_is_read_and_can_be_written(
         assert moment is None or (moment.endswith("Z") and datetime.fromisoformat(moment).tzinfo is UTC)
     assert isinstance(fits(letter, Filter(before=1e9, reason="crash")), bool)
     msgspec.json.encode(history_entry(letter, 0))
+    made = read_line(line)
+    fields = {"routing_key": made.routing_key, "properties": made.properties, "headers": made.headers}
+    again = delivery(queue_at(made), body=made.body, **fields)
+    assert again.body == body
+    assert msgspec.json.decode(encoded(read_letter(again, with_bytes=True))) == document
+
+
+def exported(**changes: object) -> bytes:
+    return encoded(msgspec.to_builtins(read_letter(dead(), with_bytes=True)) | changes)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"{", "no dead letter as dead export prints them"),
+        (b"{}", "missing required field `id`"),
+        (b"[" * 100_000, "no dead letter"),
+        (exported(body_base64=None), "body_base64 is null"),
+        (exported(body_base64="€"), "body_base64"),
+        (exported(body={"user_id": 43}), "body can't be kept as it is"),
+        (exported(subscription="email"), "subscription can't be kept"),
+        (exported(headers={"x-busworker-alone": 1}), "headers can't be kept"),
+        (exported(headers={"CC": ["other"]}), "headers can't be kept"),
+        (exported(headers={"big": 2**63}), "headers can't be kept"),
+        (exported(headers={"x" * 256: 1}), "255 bytes"),
+        (exported(headers={"x": "y" * 130_000}), "AMQP has 129,024"),
+        (exported(id="m" * 256), "id can't be kept"),
+        (exported(published_at="soon"), "published_at='soon' is no time"),
+        (exported(dead_at="soon"), "dead_at can't be kept"),
+        (exported(reason="sadness"), "reason can't be kept"),
+        (exported(attempts=-1), "attempts can't be kept"),
+    ],
+)
+def test_a_line_that_would_become_another_letter_is_refused(line: bytes, said: str) -> None:
+    with pytest.raises(DecodeError, match=re.escape(said)):
+        read_line(line)
 
 
 # Which are meant
