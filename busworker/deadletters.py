@@ -61,14 +61,29 @@ def find(
         with_bytes: whether each has its body as base64.
         newest_first: within each queue; AMQP always has the oldest first.
     """
+    with closing(look(session, queues, wanted, limit, with_bytes=with_bytes, newest_first=newest_first)) as found:
+        for _, letter in found:
+            yield letter
+
+
+def look(
+    session: Session,
+    queues: Sequence[str],
+    wanted: Filter,
+    limit: int | None,
+    *,
+    with_bytes: bool = False,
+    newest_first: bool = True,
+) -> Generator[tuple[Delivery, DeadLetter]]:
+    """As `find`, with the messages themselves."""
     for queue in queues:
         if session.counts(queue) is None:
             continue
         # Who says how many are wanted has no more delivered.
         most = limit if wanted == Filter() else None
         with closing(session.browse(queue, limit=most, newest_first=newest_first)) as deliveries:
-            found = (read_letter(delivery, with_bytes=with_bytes) for delivery in deliveries)
-            yield from itertools.islice((letter for letter in found if fits(letter, wanted)), limit)
+            found = ((delivery, read_letter(delivery, with_bytes=with_bytes)) for delivery in deliveries)
+            yield from itertools.islice((one for one in found if fits(one[1], wanted)), limit)
 
 
 def listed(
@@ -205,7 +220,7 @@ def _identity(delivery: Delivery) -> tuple[str | None, str | None]:
 
 
 def _meant(accepted: Callable[[Delivery], bool], wanted: Filter, delivery: Delivery) -> bool:
-    return accepted(delivery) and fits(read_letter(delivery), wanted)
+    return accepted(delivery) and (wanted == Filter() or fits(read_letter(delivery), wanted))
 
 
 def _acknowledged(delivery: Delivery, *publishes: Outgoing) -> Settled:

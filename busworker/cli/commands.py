@@ -44,7 +44,7 @@ COMMANDS = {
     "resume": ("busworker.cli.steering:resume", "Have a paused channel take messages again."),
     "restart": ("busworker.cli.steering:restart", "Replace the workers of a running service one by one."),
     "stop": ("busworker.cli.service:stop", "Drain a running service and end it."),
-    "dead": ("busworker.cli.dead:dead", "List, show, replay, drop, export and import dead letters."),
+    "dead": ("busworker.cli.dead:dead", "List, show, replay, drop, export, import and run dead letters."),
     "relay": ("busworker.cli.relay:relay", "Send what a spool has kept."),
     "demo": ("busworker.cli.demo:demo", "Watch messages survive crashes."),
 }

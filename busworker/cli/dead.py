@@ -11,6 +11,7 @@ import click
 from busworker import deadletters
 from busworker.cli import letter as shown
 from busworker.cli.ending import complain
+from busworker.cli.foreground import run
 from busworker.cli.importing import import_
 from busworker.cli.meant import (
     everywhere_option,
@@ -20,6 +21,7 @@ from busworker.cli.meant import (
     reached,
     require_all,
     require_named,
+    the_one,
 )
 from busworker.cli.options import json_option
 from busworker.cli.output import print_json, print_json_array, print_json_line
@@ -34,7 +36,7 @@ LIST_LIMIT = 100
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def dead() -> None:
-    """List, show, replay, drop, export and import dead letters.
+    """List, show, replay, drop, export, import and run dead letters.
 
     SELECTOR is [TOPIC/]SERVICE[.CHANNEL], or unrouted. The first argument is a SELECTOR if it matches a
     subscription or a service, else an ID; --id ID always is one.
@@ -75,12 +77,7 @@ def show(as_json: bool, **which: Any) -> None:
     with reached(which) as (there, wanted):
         if len(wanted.ids) != 1:
             raise click.UsageError("name one ID")
-        letters = list(deadletters.find(there.session, there.queues, wanted, None, with_bytes=True))
-    require_all(wanted, {letter.id for letter in letters})
-    places = sorted({str(letter.subscription) for letter in letters})
-    if len(places) > 1:
-        raise click.UsageError(f"it is dead in several subscriptions; name one of {', '.join(places)}")
-    letter = max(letters, key=lambda one: one.dead_at or "")
+        _, letter = the_one(there, wanted)
     if as_json:
         print_json(letter)
     else:
@@ -172,3 +169,4 @@ def _first(letters: Iterator[DeadLetter], limit: int) -> Iterator[DeadLetter]:
 
 dead.add_command(replay)
 dead.add_command(import_)
+dead.add_command(run)

@@ -14,7 +14,8 @@ from busworker.cli.ending import end_orderly
 from busworker.cli.options import DURATION, app_option, broker_option
 from busworker.cli.reach import Reach, reach
 from busworker.errors import NothingMatches
-from busworker.letters import REASONS, Filter
+from busworker.letters import REASONS, DeadLetter, Filter
+from busworker.message import Delivery
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,3 +90,18 @@ def ids_there(there: Reach, wanted: Filter) -> set[str | None]:
     if not wanted.ids:
         return set()
     return {letter.id for letter in deadletters.find(there.session, there.queues, wanted, None)}
+
+
+def the_one(there: Reach, wanted: Filter) -> tuple[Delivery, DeadLetter]:
+    """The dead letter of an id, with its bytes; of several in one subscription the last to die.
+
+    Raises:
+        NothingMatches: there is none.
+        click.UsageError: there are some in several subscriptions; the message names them.
+    """
+    found = list(deadletters.look(there.session, there.queues, wanted, None, with_bytes=True))
+    require_all(wanted, {letter.id for _, letter in found})
+    places = sorted({str(letter.subscription) for _, letter in found})
+    if len(places) > 1:
+        raise click.UsageError(f"it is dead in several subscriptions; name one of {', '.join(places)}")
+    return max(found, key=lambda one: one[1].dead_at or "")

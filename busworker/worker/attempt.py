@@ -20,7 +20,7 @@ from busworker.copies import cut
 from busworker.declaration import SubscriptionSpec
 from busworker.errors import DecodeError, Reject, Retry, TimeLimitExceeded
 from busworker.ipc.frames import Handout
-from busworker.message import Message, utc
+from busworker.message import Message, Outgoing, utc
 from busworker.outcome import Error, Outcome
 from busworker.worker.limit import AsyncLimit, Look, SoftLimit
 from busworker.worker.port import Attempt, current
@@ -77,6 +77,28 @@ class Runner:
         outcome = self._outcome(prepared)
         prepared.attempt.end(failed=not isinstance(outcome, how.Returned))
         return outcome
+
+    def call(self, handout: Handout, published: Callable[[Outgoing], None]) -> None:
+        """Calls the handler under no limit, for somebody who watches: what it or a hook raises leaves this.
+
+        Args:
+            handout: the message.
+            published: gets each message that would have gone out with the outcome, when the handler has ended.
+
+        Raises:
+            DecodeError: the body doesn't fit; the handler is not called.
+        """
+        prepared = self._prepared(handout, lambda _spec, _seconds: None)
+        if not isinstance(prepared, Prepared):
+            raise DecodeError("the body doesn't fit its topic")
+        failed = True
+        try:
+            contextvars.copy_context().run(self._call, *prepared)
+            failed = False
+        finally:
+            prepared.attempt.end(failed=failed)
+            for outgoing in prepared.attempt.outgoing:
+                published(outgoing)
 
     async def run_beside(self, handout: Handout, set_deadline: Callable[[float], None]) -> Outcome:
         """The outcome of one attempt in a task of its own, beside others; nothing that the handler raises leaves it."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 from contextvars import ContextVar
 from hashlib import blake2b
+from typing import Protocol
 
 from busworker.errors import BusworkerError, PublishFailed
+from busworker.ipc import frames
 from busworker.message import Message, Outgoing
 from busworker.receipt import Receipt, conclude
-from busworker.worker.mailbox import Mailbox
 
 _TRAVELS = "messages published in an attempt go out after the handler has returned; publish with immediately=True"
 
@@ -57,6 +58,14 @@ current: ContextVar[Attempt | None] = ContextVar("busworker_attempt", default=No
 """The attempt that the running code belongs to."""
 
 
+class Outbox(Protocol):
+    """Where a message goes that is published at once: the worker's `Mailbox`."""
+
+    def publish(self, outgoing: list[Outgoing], timeout: float) -> frames.Published:
+        """See `Mailbox.publish`."""
+        ...
+
+
 class WorkerPort:
     """The publish port of a worker (`busworker.bus.PublishPort`).
 
@@ -65,7 +74,7 @@ class WorkerPort:
         deadline: seconds until a message published at once has failed.
     """
 
-    def __init__(self, mailbox: Mailbox, deadline: float) -> None:
+    def __init__(self, mailbox: Outbox, deadline: float) -> None:
         self._mailbox = mailbox
         self._deadline = deadline
 

@@ -309,6 +309,7 @@ def test_on_amqp_a_full_selector_or_an_application_is_needed(command: Command, a
     assert ids(dead("list", "unrouted", "--json")) == []
     assert ids(dead("list", "user.registered/email.a", "--json")) == ["m1", "m2"]
     assert ids(dead("list", "--app", "app", "email", "--json")) == ["m1", "m2"]
+    assert dead("run", "m1", "--app", "app").returncode == 65, "the handler takes a dict, and it is given back"
     (group,) = json.loads(dead("list", "--app", "app", "--group-by", "error", "--json").stdout)
     assert (group["error"], group["message"], group["count"]) == ("X", "y", 2)
     replayed = dead("replay", "user.registered/email.a", "m1")

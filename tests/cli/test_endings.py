@@ -117,6 +117,7 @@ def test_help_lists_the_commands_and_the_version_is_told(command: Command) -> No
         ("dead drop --yes", "name IDs, a SELECTOR, or --everywhere"),
         ("dead drop x --everywhere", "not both"),
         ("dead import nofile", "No such file"),
+        ("dead run m1", "no application: name it"),
     ],
 )
 def test_wrong_usage_is_one_line_and_2(command: Command, args: str, said: str) -> None:
