@@ -173,12 +173,12 @@ def replayable(session: Session, queues: Sequence[str], wanted: Filter, limit: i
                 yield read_letter(delivery)
 
 
-def drop(session: Session, queues: Sequence[str], wanted: Filter, limit: int | None) -> int:
-    """Removes dead letters for good; returns how many. `limit` counts over all queues."""
+def drop(session: Session, queues: Sequence[str], wanted: Filter, limit: int | None, pace: Pace | None = None) -> int:
+    """Removes dead letters for good; returns how many. `limit` counts over all queues; `pace` as with `replay`."""
     done = 0
     for queue in queues:
         meant = partial(_meant, _any, wanted)
-        done += _each(session, queue, meant, _room(limit, done), _acknowledged, Pace())
+        done += _each(session, queue, meant, _room(limit, done), _acknowledged, pace or Pace())
     return done
 
 

@@ -29,6 +29,7 @@ from busworker.cli.reach import Reach
 from busworker.cli.replay import replay
 from busworker.groups import By, Group, grouped
 from busworker.letters import DeadLetter, Filter
+from busworker.pace import Pace
 from busworker.urls import hide_password
 
 LIST_LIMIT = 100
@@ -98,8 +99,8 @@ def drop(limit: int, everywhere: bool, yes: bool, as_json: bool, **which: Any) -
         if not yes and not _confirmed(there, wanted, limit):
             complain("nothing was dropped")
             return
-        number = deadletters.drop(there.session, there.queues, wanted, limit or None)
-    shown.print_done("dropped", number, as_json=as_json)
+        with shown.counted("dropped", Pace(), as_json=as_json) as pace:
+            deadletters.drop(there.session, there.queues, wanted, limit or None, pace)
 
 
 @dead.command()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 
 import click
 import msgspec
 
 from busworker.cli.output import cell, encoded, formatted, print_json_array, print_table
+from busworker.cli.progress import counting
 from busworker.groups import By, Group
 from busworker.letters import UNROUTED, DeadLetter
 from busworker.outcome import WorkerInfo
+from busworker.pace import Pace
 from busworker.plain import escaped_json, escaped_lines, shell_word
 
 ERROR_WIDTH = 60
@@ -70,9 +73,14 @@ def print_letter(letter: DeadLetter, *, options: Sequence[str] = ()) -> None:
         click.echo(f"\nto replay it:\n  {' '.join(map(shell_word, words))}")
 
 
-def print_done(done: str, number: int, *, as_json: bool) -> None:
-    """How many a command has dealt with."""
-    click.echo(escaped_json(encoded({done: number}).decode()) if as_json else f"{done} {number}")
+@contextmanager
+def counted(done: str, pace: Pace, *, as_json: bool) -> Generator[Pace]:
+    """Shows on a terminal how many have gone, and prints it at the end, however it ends."""
+    try:
+        with counting(done) as pace.told:
+            yield pace
+    finally:
+        click.echo(escaped_json(encoded({done: pace.done}).decode()) if as_json else f"{done} {pace.done}")
 
 
 def _row(letter: DeadLetter) -> tuple[object, ...]:

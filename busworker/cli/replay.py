@@ -23,10 +23,8 @@ from busworker.cli.meant import (
 )
 from busworker.cli.options import checked, json_option
 from busworker.cli.output import print_json_line
-from busworker.cli.progress import counting
-from busworker.cli.reach import Reach
 from busworker.errors import ConfigurationError
-from busworker.letters import DeadLetter, Filter
+from busworker.letters import DeadLetter
 from busworker.pace import Pace
 
 SLOWEST = 0.001
@@ -60,15 +58,8 @@ def replay(limit: int, everywhere: bool, dry_run: bool, rate: float | None, as_j
             with closing(found):
                 _show(found, as_json=as_json)
         else:
-            _run(there, wanted, limit, Pace(rate), as_json=as_json)
-
-
-def _run(there: Reach, wanted: Filter, limit: int, pace: Pace, *, as_json: bool) -> None:
-    try:
-        with counting("replayed") as pace.told:
-            deadletters.replay(there.session, there.queues, wanted, limit or None, time.time, pace)
-    finally:  # whoever interrupts it wants to know as well
-        shown.print_done("replayed", pace.done, as_json=as_json)
+            with shown.counted("replayed", Pace(rate), as_json=as_json) as pace:
+                deadletters.replay(there.session, there.queues, wanted, limit or None, time.time, pace)
 
 
 def _show(letters: Iterator[DeadLetter], *, as_json: bool) -> None:

@@ -83,6 +83,7 @@ def test_lists_are_filtered_by_reason_and_age(bury: Bury, dead: Dead) -> None:
     assert ids(dead("list", "--older-than", "1d", "--json")) == ["m1"]
 
 
+@pytest.mark.parametrize("broker_url", ["filesystem"], indirect=True)
 def test_letters_are_counted_by_reason_or_error_the_most_first(bury: Bury, dead: Dead) -> None:
     bury("a", "m1", reason="crash", dead_at="2026-01-02T00:00:00.000Z")
     bury("a", "m2", dead_at="2026-01-03T00:00:00.000Z")
@@ -133,6 +134,7 @@ def test_text_for_people_drives_no_terminal(bury: Bury, dead: Dead) -> None:
     assert "  line 1\n  line 2\n" in dead("show", "m1").stdout
 
 
+@pytest.mark.parametrize("broker_url", ["filesystem"], indirect=True)
 def test_show_tells_the_command_that_replays_it_whatever_its_id(bury: Bury, dead: Dead, command: Command) -> None:
     bury("a", "it's\x1b[31m")
     bury("b", "it's\x1b[31m")
@@ -201,6 +203,7 @@ def test_replay_is_limited(bury: Bury, dead: Dead) -> None:
     assert len(ids(dead("list", "--json"))) == 1
 
 
+@pytest.mark.parametrize("broker_url", ["filesystem"], indirect=True)
 def test_a_dry_run_tells_what_a_replay_would_take_and_changes_nothing(bury: Bury, dead: Dead) -> None:
     for number in range(3):
         bury("a", f"m{number}")

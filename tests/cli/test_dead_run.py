@@ -104,7 +104,7 @@ def test_the_handler_is_called_and_nothing_is_settled_or_published(
     assert (code, "the body doesn't fit its topic" in said) == (65, True)
     code, _, said = run("m4", "a.word/email.b")
     assert (code, said.splitlines()[-1]) == (1, "ValueError: async too")
-    assert run("m9")[0] == run("m1", "email.c")[0] == 66
+    assert run("m1", "email.c")[0] == 66
     for topic, channel, there in (("user.registered", "a", 3), ("a.word", "b", 1)):
         work = topology.work_queue(topic, "email", channel)
         assert session.counts(topology.dead_queue(work)) == Counts(there, 0)
