@@ -54,9 +54,10 @@ def session(url: str) -> Iterator[Session]:
     session.close()
 
 
-def bury(session: Session, number: int) -> list[str]:
+def bury(session: Session, number: int, name: str = "m") -> list[str]:
     """Leaves dead letters as a consumer does; returns their ids."""
-    names = [f"m{one}" for one in range(number)]
+    names = [f"{name}{one}" for one in range(number)]
+    number += ready(session, DEAD)
     session.publish([_letter(name) for name in names])
     wait_until(lambda: ready(session, DEAD) == number, 20, lambda: f"{number} in {DEAD}: {session.counts(DEAD)}")
     return names
@@ -169,22 +170,52 @@ def end() -> None:
 def looked(session: Session, meanwhile: Callable[[], object]) -> bool:
     """Looks at all dead letters, and calls that at each line of what reads and writes; whether it was interrupted."""
 
+    def look() -> None:
+        with closing(session.browse(DEAD)) as looking:
+            deque(looking, maxlen=0)
+
+    return interrupted(look, meanwhile)
+
+
+def interrupted(act: Callable[[], object], meanwhile: Callable[[], object]) -> bool:
+    """Acts, and calls that at each line of what reads, writes and settles; whether it was interrupted."""
+
     def trace(frame: FrameType, *_: object) -> Any:
-        if any(part in frame.f_code.co_filename for part in ("transports/amqp", "broker/browsing")):
+        if any(part in frame.f_code.co_filename for part in ("transports/amqp", "broker/browsing", "/deadletters")):
             meanwhile()
             return trace
         return None
 
     before = sys.gettrace()
     try:
-        with closing(session.browse(DEAD)) as looking:
-            sys.settrace(trace)
-            deque(looking, maxlen=0)
+        sys.settrace(trace)
+        act()
     except KeyboardInterrupt:
         return True
     finally:
         sys.settrace(before)
     return False
+
+
+@pytest.mark.parametrize("url", ["quorum"], indirect=True)
+def test_replays_that_are_interrupted_at_any_line_take_each_letter_once(url: str, session: Session) -> None:
+    pace = Pace()
+    pace.size = 10
+
+    def replayed(meanwhile: Callable[[], object]) -> bool:
+        with closing(open_session(url)) as ours:  # as each command has its own
+            return interrupted(lambda: deadletters.replay(ours, [DEAD], ALL, None, time.time, pace), meanwhile)
+
+    lines = itertools.count()
+    names = bury(session, 40)
+    assert not replayed(lambda: next(lines))
+    for moment in random.sample(range(next(lines)), 8):
+        names += bury(session, 40, f"{moment}-")
+        passed = itertools.count()
+        assert replayed(lambda passed=passed, moment=moment: next(passed) == moment and end())
+        assert pace.done == ready(session, WORK)
+    assert not replayed(lambda: None)
+    assert in_queue(session, WORK) == names
 
 
 def test_many_letters_are_listed_replayed_and_dropped_in_their_order(url: str, session: Session) -> None:
