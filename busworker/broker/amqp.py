@@ -71,7 +71,8 @@ class AmqpSession(Session):
             with translated(broker):
                 self._link = self._connected()
                 channel: Any = self._link.channel()
-                self._declarer = Declarer(channel, _flavour(broker, self._link))
+                version = str(self._link.server_properties.get("version", ""))
+                self._declarer = Declarer(channel, topology.flavour(broker.queue_type, version))
                 self._publishing = Publishing(broker, self._link, channel, self._declarer.delays)
         except BaseException:
             self.close()
@@ -394,8 +395,3 @@ class AmqpSession(Session):
         except BrokerError:
             self._over = True
             raise
-
-
-def _flavour(broker: Broker, link: Any) -> topology.Flavour:
-    major = str(link.server_properties.get("version", "0")).split(".", 1)[0]
-    return topology.Flavour(broker.queue_type, unlimited_delivery=major.isdigit() and int(major) >= 4)

@@ -67,6 +67,12 @@ class Flavour(msgspec.Struct, frozen=True):
 EMBEDDED = Flavour()
 
 
+def flavour(queue_type: str | None, version: str) -> Flavour:
+    """That of a RabbitMQ of this version, such as `3.10.8`."""
+    major = version.split(".", 1)[0]
+    return Flavour(queue_type, unlimited_delivery=major.isdigit() and int(major) >= 4)
+
+
 def work_queue(topic: str, service: str, channel: str) -> str:
     """The queue of a subscription."""
     return f"{EXCHANGE}.{subscription(topic, service, channel)}"

@@ -90,7 +90,7 @@ def run(args: Sequence[str] | None) -> int:
 def end_orderly() -> None:
     """From now on TERM, and HUP of a terminal that is closed, end the command as Ctrl-C does: by an exception.
 
-    Where a session says so (`broker.uninterrupted`) it comes a little later.
+    Where a session says so (`uninterrupted`) it comes a little later.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup has the last one ignored

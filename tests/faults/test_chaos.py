@@ -35,7 +35,7 @@ def _seeds(text: str) -> list[int]:
     return list(chain.from_iterable(range(ends[0], ends[-1] + 1) for ends in ranges))
 
 
-SEEDS = _seeds(os.environ.get("CHAOS_SEEDS", "2-3"))
+SEEDS = _seeds(os.environ.get("CHAOS_SEEDS", "3"))
 AMQP_SEEDS = _seeds(os.environ.get("CHAOS_SEEDS", "15"))
 """In this one the broker is killed and stopped, its connections are cut three times, and our processes are killed."""
 AMQP_MESSAGES = int(os.environ.get("CHAOS_MESSAGES", "300"))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-EXAMPLES = os.environ.get("LIFE_EXAMPLES", "50")
-AMQP_EXAMPLES = os.environ.get("LIFE_EXAMPLES", "4")
+EXAMPLES = os.environ.get("LIFE_EXAMPLES", "35")
+AMQP_EXAMPLES = os.environ.get("LIFE_EXAMPLES", "3")
 SEED = os.environ.get("LIFE_SEED", "")
 HAPPENED = (
     "drained",
