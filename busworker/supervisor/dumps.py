@@ -76,7 +76,8 @@ class Dumps:
             self._tell(self._asked.popleft())
             self._begin(now)
         elif not self._size and now >= self._since + PATIENCE:
-            self._give_up("it doesn't answer SIGUSR1, which the application may have changed", now)
+            why = _unable(self._asked[0].pid)  # it may have been about to stop when it was asked
+            self._give_up(why or "it doesn't answer SIGUSR1, which the application may have changed", now)
 
     def _begin(self, now: float) -> None:
         self._size, self.next_due = -1, now if self._asked else float("inf")

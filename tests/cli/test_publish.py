@@ -32,7 +32,7 @@ def broker(home: Home, monkeypatch: pytest.MonkeyPatch) -> str:
 def stored(command: Command) -> list[dict[str, Any]]:
     """What lies in the bus, oldest first."""
     done = command.run("dead", "export", "unrouted")
-    return [json.loads(line) for line in done.stdout.splitlines()][::-1]
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_a_document_is_stored_and_its_id_printed(command: Command) -> None:

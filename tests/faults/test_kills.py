@@ -26,6 +26,8 @@ KILLS = 10
 TARGETS = ("worker", "consumer", "supervisor", "tree")
 CUT = {"worker": 1, "consumer": WORKERS, "supervisor": WORKERS * len(CHANNELS), "tree": WORKERS * len(CHANNELS)}
 """How many execute at most in what a kill ends."""
+ACKS_CUT = 16 * len(CHANNELS)
+"""How many acknowledgements die at most with killed consumers at a time, where they go over a socket."""
 GONE = 1.0
 """Seconds in which all processes follow a killed supervisor."""
 
@@ -110,9 +112,12 @@ def test_kills_lose_nothing_and_each_cut_execution_is_charged(
     assert {name: channel["dead"] for name, channel in channels.items()} == dict.fromkeys(CHANNELS, 0)
     attempts = attempts_of(stage.record(*CHANNELS))
     assert len(attempts) == MESSAGES * len(CHANNELS)
-    assert [told for told in attempts.values() if told != sorted(set(told))] == [], "executed again, and not charged"
-    assert sum(len(told) - 1 for told in attempts.values()) <= most
-    assert sum(max(told) - 1 for told in attempts.values()) <= most, "charged more than was cut"
+    # On AMQP an acknowledgement may die with its consumer (docs/explanation/guarantees.md).
+    unacknowledged = ACKS_CUT * KILLS if stage.amqp else 0
+    uncharged = sum(len(told) - len(set(told)) for told in attempts.values())
+    assert uncharged <= unacknowledged, "executed again, and not charged"
+    assert sum(len(told) - 1 for told in attempts.values()) <= most + unacknowledged
+    assert sum(max(told) - 1 for told in attempts.values()) <= most + unacknowledged, "charged more than was cut"
     assert service.terminate() == 0
 
 
