@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.support import Home, Service, Stage, wait_until
+from tests.support.chaos.breaking import FRESH
 from tests.support.orders import SHOP, TILLS, WORKERS, Till, published, settled, wait_handled
 from tests.support.proxy import Proxy
 from tests.support.rabbitmq import Node
@@ -69,6 +70,7 @@ def test_a_broker_that_is_killed_loses_nothing_that_was_confirmed(
     stage: Stage, victim: Node, home: Home, broker: str
 ) -> None:
     service, processes = shop(stage)
+    time.sleep(FRESH)
     confirmed = published(stage, MESSAGES)
     with Till(home, TILLS, 300) as till:
         for _ in range(KILLS):
