@@ -50,7 +50,7 @@ class Publisher:
         self._url = url
         self._deadline = deadline
         self._spool = spool
-        self._registered = False
+        self._registered: int | None = None
         # What keeps forks out of a store's transactions, before there is a thread that has any.
         importlib.import_module("busworker.transports.engine.lock")
         self._reset()
@@ -59,7 +59,8 @@ class Publisher:
     def _forked(self) -> None:
         # The thread is gone and the messages are the parent's to send: no receipt here may wait for them.
         pending = [one.receipt for one in (*self._batch, *self._buffer)]
-        self._sender.forget()
+        if self._sender is not None:
+            self._sender.forget()
         self._reset()
         conclude(pending, "unknown", PublishFailed("it is the parent process that publishes this message"))
 
@@ -74,7 +75,7 @@ class Publisher:
         self._closing = False
         self._thread: threading.Thread | None = None
         self._starting = False
-        self._sender = Sender(self._url, self._deadline, self._spool)
+        self._sender: Sender | None = None
 
     def publish(self, outgoing: Outgoing, *, immediately: bool = False) -> Receipt:
         """Takes a message; see `Bus.publish`. `immediately` changes nothing outside an attempt."""
@@ -88,11 +89,11 @@ class Publisher:
             if self._full() and not self._wait_for_room(pending):
                 self._refuse(receipt)
                 return receipt
-            self._buffer.append(pending)
-            self._bytes += size
             if self._thread is None and not self._starting:
                 self._starting = True
                 self._start()
+            self._buffer.append(pending)
+            self._bytes += size
             if len(self._buffer) == 1:
                 self._changed.notify_all()
         return receipt
@@ -132,18 +133,24 @@ class Publisher:
 
     def _start(self) -> None:
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="busworker publisher", daemon=True)
-        self._thread.start()
-        self._starting = False
-        self._close_at_exit()
+        try:
+            # One of its own for each thread: the last one may just be closing its own.
+            sender = self._sender = Sender(self._url, self._deadline, self._spool)
+            thread = threading.Thread(target=self._run, args=(sender,), name="busworker publisher", daemon=True)
+            thread.start()
+            self._thread = thread
+        finally:
+            self._starting = False
+        if self._registered != os.getpid():
+            self._registered = os.getpid()
+            self._close_at_exit()
 
     def _close_at_exit(self) -> None:
         """Has it flushed when the process ends: those of multiprocessing end by os._exit, which knows no atexit."""
         multiprocessing: Any = sys.modules.get("multiprocessing.process")
         if multiprocessing is not None and multiprocessing.parent_process() is not None:
             sys.modules["multiprocessing.util"].Finalize(None, self.close, exitpriority=0)
-        elif not self._registered:
-            self._registered = True
+        else:
             atexit.register(self.close)
 
     def _is_idle(self) -> bool:
@@ -151,8 +158,7 @@ class Publisher:
 
     # The thread
 
-    def _run(self) -> None:
-        sender = self._sender
+    def _run(self, sender: Sender) -> None:
         try:
             sender.open()
             while (batch := self._next_batch(sender.next_due())) != []:

@@ -492,3 +492,27 @@ def test_what_is_stored_once_is_remembered_for_an_hour_and_a_million(
     monkeypatch.setattr("busworker.transports.engine.transaction.ONCE_FOR_MS", -1)
     assert stored("e"), "its time is over"
     wait_ready(session, work, 7)
+
+
+# Closing
+
+
+def test_publishing_while_another_thread_closes_loses_nothing(engine: Bench) -> None:
+    bus, session = engine.bus(), engine.session()
+    work = session.declare_work("user.registered", "email", "welcome")
+    ended = threading.Event()
+
+    def close_again_and_again() -> None:
+        while not ended.is_set():
+            if bus._port is not None:
+                bus._port.close()
+
+    closing = threading.Thread(target=close_again_and_again)
+    closing.start()
+    try:
+        states = {bus.publish(registered, EVENT).wait(PATIENCE).state for _ in range(100)}
+    finally:
+        ended.set()
+        closing.join(PATIENCE)
+    assert states == {"confirmed"}
+    assert len(queued(session, work, 100)) == 100
