@@ -162,18 +162,23 @@ class Sender:
 
     def _judged(self, batch: list[Pending], answers: Sequence[BusworkerError | None]) -> list[Pending]:
         conclude([one.receipt for one, error in zip(batch, answers, strict=True) if error is None], "confirmed")
-        left, failed, known = list[Pending](), list[Pending](), list[Pending]()
+        left, known, failed = list[Pending](), list[Pending](), dict[int, tuple[BusworkerError, list[Pending]]]()
         self._error = None
         for one, error in zip(batch, answers, strict=True):
             if isinstance(error, AlreadyStored):
                 known.append(one)
             elif error is not None:
-                self._error = self._error or error
                 one.sent = one.sent and not isinstance(error, MessageError | TopologyMismatch)
-                (left if self._may_pass(error) else failed).append(one)
+                if not isinstance(error, MessageError):
+                    self._error = error
+                if self._may_pass(error):
+                    left.append(one)
+                else:
+                    failed.setdefault(id(error), (error, []))[1].append(one)
         conclude([one.receipt for one in known], "confirmed", duplicate=True)
+        for error, those in failed.values():
+            self._fail(those, error)
         if self._error is not None:
-            self._fail(failed, self._error)
             self._lose()
         return left
 
@@ -244,7 +249,7 @@ class Sender:
         try:
             self._spooling = self._spool.count() > 0
         except BusworkerError as error:
-            log.warning("the spool %s can't be read: %s", self._spool.folder, error)
+            self._tell_trouble("the spool %s can't be read: %s", error)
         return self._spooling
 
     def _keeps(self, batch: list[Pending], spool_at: float) -> bool:
@@ -254,9 +259,7 @@ class Sender:
         try:
             self._spool.put([one.outgoing for one in batch])
         except BusworkerError as error:
-            if self._spool_works:
-                log.warning("nothing can be kept in %s: %s", self._spool.folder, error)
-            self._spool_works = False
+            self._tell_trouble("nothing can be kept in %s: %s", error)
             return False
         self._spool_works = True
         if not self._spooling:
@@ -264,6 +267,12 @@ class Sender:
             self._spooling = True
         conclude([one.receipt for one in batch], "confirmed", spooled=True)
         return True
+
+    def _tell_trouble(self, text: str, error: BusworkerError) -> None:
+        """Once, until something can be kept again."""
+        if self._spool_works:
+            log.warning(text, self._folder, error)
+        self._spool_works = False
 
 
 def _first_deadline(batch: list[Pending]) -> float:
