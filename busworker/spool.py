@@ -120,6 +120,8 @@ class Spool:
         self._session = self._lock = None
 
     def _opened(self) -> Session:
+        if self._session is not None and self._session.is_over():
+            self.close()  # the folder was removed, or is another
         if self._session is None:
             session = open_session(self._url)
             try:
@@ -134,14 +136,20 @@ class Spool:
         """Whether this process may send."""
         if self._lock is not None:
             return True
-        descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise BrokerUnavailable(f"the spool {self.folder} can't be locked: {error}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            session.consume(topology.SPOOL, WINDOW)
         except BlockingIOError:
             os.close(descriptor)
             return False
+        except BaseException:
+            os.close(descriptor)
+            raise
         self._lock = descriptor
-        session.consume(topology.SPOOL, WINDOW)
         return True
 
     def _answers(self, deliveries: list[Delivery], publish: Publish) -> list[BusworkerError | None]:

@@ -1,5 +1,6 @@
 """What a publisher keeps on disk while its broker can't take it: in order, over processes, and sent once it can."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -189,3 +190,16 @@ def test_a_delay_counts_from_the_publish_and_not_from_the_sending(
     spool.relay(lambda outgoing: [told.append(one.delay) for one in outgoing] and [None])
     spool.close()
     assert told == [0.0]
+
+
+def test_a_spool_that_was_removed_is_made_anew(home: Home, folder: Path) -> None:
+    obstacle = home.write("bus", "a file where the folder should be")
+    bus = Bus("signup", broker=f"filesystem://{obstacle}", spool=folder)
+    assert bus.publish(numbers, 1).wait(PATIENCE).spooled
+    for number in (2, 3):
+        shutil.rmtree(folder)
+        assert bus.publish(numbers, number).wait(PATIENCE).spooled
+        assert kept(folder) == 1
+    obstacle.unlink()
+    wait_until(lambda: kept(folder) == 0, PATIENCE, "it is sent from there")
+    bus.close()
