@@ -13,7 +13,7 @@ from busworker import settings
 from busworker.application import load_application
 from busworker.brokers import parse
 from busworker.bus import Bus
-from busworker.cli.ending import CutShort
+from busworker.cli.ending import CutShort, end_orderly
 from busworker.cli.options import app_of, app_option, broker_option, setting_option
 from busworker.cli.progress import counting
 
@@ -39,6 +39,7 @@ def relay(spool: str | None, broker: str | None, app: str | None, only_count: bo
     """
     bus = None if (where := app_of(app)) is None else load_application(where).bus
     folder = _folder(spool, bus)
+    end_orderly()  # how many were sent is told even then
     from busworker.spool import Spool  # so that --help stays quick
 
     kept = Spool(folder)
