@@ -146,7 +146,8 @@ class Proxy:
         pairs = list(self._pairs)
         for pair in pairs:
             pair.cut(reset=reset)
-        await asyncio.gather(*(pair.task for pair in pairs))
+        if pairs:
+            await asyncio.wait([pair.task for pair in pairs])
         return len(pairs)
 
 
@@ -166,6 +167,9 @@ class _Pair:
         self._flowing = flowing
         self._ended: set[Direction] = set()
         self.task = asyncio.create_task(self._run())
+        # Only when no task waits for them any more: the number of a closed descriptor is soon another's. Not in the
+        # task, which may be cut before it has begun.
+        self.task.add_done_callback(lambda _: self._close())
 
     def cut(self, *, reset: bool) -> None:
         if reset:
@@ -182,8 +186,7 @@ class _Pair:
         return True
 
     async def _run(self) -> None:
-        # Closed only when no task waits for it any more: the number of a closed descriptor is soon another's.
-        with self._near, self._far, contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError):
             try:
                 await asyncio.get_running_loop().sock_connect(self._far, (HOST, self._target))
                 async with asyncio.TaskGroup() as group:
@@ -216,6 +219,10 @@ class _Pair:
         await asyncio.sleep(due - asyncio.get_running_loop().time())
         await self._flowing.wait()
         return data
+
+    def _close(self) -> None:
+        self._near.close()
+        self._far.close()
 
     def _reset(self) -> None:
         for one in (self._near, self._far):
