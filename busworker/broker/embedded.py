@@ -129,6 +129,9 @@ class EmbeddedSession(Session):
         with translated(self.broker):
             return sum(int(self._channel.count_routing_key(queue, work_queue)) for queue in topology.retry_queues())
 
+    def head(self, queue: str) -> Delivery | None:
+        return next(self.browse(queue, limit=1, newest_first=False), None)
+
     def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Generator[Delivery]:
         with translated(self.broker):
             yield from self._browse(queue, limit, newest_first=newest_first)

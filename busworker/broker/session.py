@@ -229,6 +229,10 @@ class Session(ABC):
     def waiting(self, work_queue: str) -> int | None:
         """Messages of a work queue that wait in retry queues; None where it can't be told."""
 
+    def head(self, queue: str) -> Delivery | None:
+        """The message that is fetched next; None if there is none, or it can't be seen without taking it (AMQP)."""
+        return None
+
     @abstractmethod
     def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Generator[Delivery]:
         """Looks at the messages of a queue; their order, content and counts stay. AMQP always reads from the head.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 
 import click
@@ -44,6 +46,18 @@ def encoded(value: object) -> bytes:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
         return msgspec.json.encode(_clean(msgspec.to_builtins(value)))
+
+
+def print_fitting(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table as `print_table` prints it, without the last columns that a terminal has no room for."""
+    lines = [list(heads), *([cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    kept = len(widths)
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns
+        while kept > 1 and sum(widths[:kept]) + 2 * (kept - 1) > room:
+            kept -= 1
+    print_table(heads[:kept], [row[:kept] for row in rows])
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], page: int | None = None) -> None:
@@ -90,6 +104,16 @@ def size(number: object) -> str | None:
 def duration(seconds: float | None) -> str:
     """Seconds for people; None is `none`."""
     return "none" if seconds is None else f"{seconds:g} s"
+
+
+def age(seconds: float | None) -> str | None:
+    """How long ago something was, or for how long it has been, for people."""
+    if seconds is None:
+        return None
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0.0):.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _clean(value: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -40,7 +41,7 @@ def status(as_json: bool, **which: Any) -> None:
         print_json(answer)
         return
     try:
-        report.show(msgspec.convert(answer, report.Status))
+        report.show(msgspec.convert(answer, report.Status), datetime.now(UTC))
     except msgspec.ValidationError as error:
         raise ControlError(f"the service's status makes no sense ({error}): use the busworker it runs") from error
 

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from busworker import outcome as how
 from busworker.broker.topology import subscription
+from busworker.consumer.figures import Figures
 from busworker.consumer.settlements import Concluded
+from busworker.consumer.settling import rfc3339
+from busworker.ipc.frames import LastError
 from busworker.jobs import ConsumerJob
 from busworker.settlement import charged
 
 log = logging.getLogger("busworker.consumer")
 
 
-def book(settled: list[Concluded], job: ConsumerJob) -> None:
+def book(settled: list[Concluded], job: ConsumerJob, figures: Figures) -> None:
     """Counts them on the scoreboard of the job's pool, and tells the log which failed, and what comes of them."""
     for one in settled:
         if one.step.text is not None:
-            _tell(one, one.step.text, job)
+            figures.last_error = failed = _failed(one, one.step.text, job)
+            _tell(failed)
     returned = [one.ended.held for one in settled if isinstance(one.ended.outcome, how.Returned)]
     executed = sum(held.number > 0 for held in returned)  # not so what was settled before and came once more
-    job.board.count(executed, sum(charged(one.ended.outcome) for one in settled) - len(returned))
+    bad = sum(charged(one.ended.outcome) for one in settled) - len(returned)
+    job.board.count(executed, bad)
+    figures.ended(executed + bad, time.monotonic())
 
 
-def _tell(one: Concluded, text: str, job: ConsumerJob) -> None:
+def _failed(one: Concluded, text: str, job: ConsumerJob) -> LastError:
     held = one.ended.held
     spec, envelope = job.channel.subscriptions[held.subscription], held.envelope
     name = subscription(spec.topic, job.service, job.channel.name)
-    log.warning("%s message %s attempt %d/%d: %s", name, envelope.id, envelope.attempt, spec.max_attempts, text)
+    return LastError(rfc3339(time.time()), name, envelope.id, envelope.attempt, spec.max_attempts, text)
+
+
+def _tell(failed: LastError) -> None:
+    what = (failed.subscription, failed.message, failed.attempt, failed.max_attempts, failed.error)
+    log.warning("%s message %s attempt %d/%d: %s", *what)

@@ -221,6 +221,12 @@ class Dispatcher:
         return bool(self.waiting or self.lonely)
 
     @property
+    def oldest(self) -> int | None:
+        """When the message was published that has waited here longest; None: none waits, or it doesn't say."""
+        times = [queue[0].envelope.published_at for queue in (self.waiting, self.lonely) if queue]
+        return min((time for time in times if time is not None), default=None)
+
+    @property
     def ahead(self) -> int:
         """How many messages a worker may have been handed at once."""
         if self._mean is None or self._mean >= SHORT:

@@ -16,8 +16,9 @@ from busworker.broker.session import Session, open_session
 from busworker.consumer.adopting import EVERY, Adopting
 from busworker.consumer.at_once import AtOnce
 from busworker.consumer.booking import book
-from busworker.consumer.counting import counts_told
+from busworker.consumer.counting import Seen, counts_told
 from busworker.consumer.dispatch import Dispatcher, Held, handout
+from busworker.consumer.figures import Figures
 from busworker.consumer.intake import Intake
 from busworker.consumer.retaining import Retaining
 from busworker.consumer.settlements import Settlements
@@ -69,6 +70,7 @@ class Consumer:
         self._retaining = Retaining(job.retention)
         self._watchdog = Watchdog()
         self._counts_wanted: list[int] = []
+        self._figures = Figures(time.monotonic())
         self._draining = False
         self._paused = job.paused
         self.over = False
@@ -347,7 +349,8 @@ class Consumer:
         """Answers the supervisor, also while there is no broker."""
         session = self._session
         for request in self._counts_wanted:
-            self._supervisor.send(counts_told(request, session, list(self._queues), self._unsettled))
+            seen = Seen(self._unsettled, self._dispatcher.oldest, self._figures)
+            self._supervisor.send(counts_told(request, session, list(self._queues), seen))
         if self._counts_wanted and session is not None and session.is_over():
             self._lose_connection(session)
         self._counts_wanted.clear()
@@ -375,7 +378,7 @@ class Consumer:
         self._unsettled -= len(settled)
         for one in settled:
             self._close_entry(one.ended.held)
-        book(settled, self._job)
+        book(settled, self._job, self._figures)
         keys = [one.ended.held.key for one in settled if not one.step.returned]
         self._intake.settled(keys, remember=session.pushes)
 

@@ -26,9 +26,11 @@ log = logging.getLogger("busworker.control")
 VERSION = 1
 MOST_BYTES = 1024 * 1024
 """Bytes of a line."""
-BACKLOG = 64
+BACKLOG = 1024
+"""Connections that wait to be taken; the kernel may allow less (net.core.somaxconn)."""
 IDENTIFY_WITHIN = 5.0
 """Seconds that each service has to say who it is: it may just start again, on a busy machine."""
+_TIMEVAL = struct.Struct("@ll")  # struct timeval: seconds, microseconds (socket(7))
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
@@ -191,19 +193,26 @@ def ask(path: Path, command: str, arguments: Mapping[str, object], timeout: floa
     """
     until = time.monotonic() + timeout
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout)
         try:
-            sock.connect(str(path))
+            _connect(sock, path, timeout)
             sock.sendall(encode_request(command, arguments))
             return parse_answer(_received(sock, until))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no service listens at {path}: start it") from error
         except TimeoutError as error:
             raise NotAnswering(f"the service at {path} didn't answer {command} within {timeout:g} s") from error
-        except BlockingIOError as error:  # its backlog is full (connect(2))
+        except BlockingIOError as error:  # its backlog was full all the time
             raise NotAnswering(f"the service at {path} takes no more connections: it answers nobody") from error
         except OSError as error:
             raise ControlError(f"the service at {path} can't be asked: {error}") from error
+
+
+def _connect(sock: socket.socket, path: Path, timeout: float) -> None:
+    """Waits for room in the backlog, as only a blocking socket does: others are told EAGAIN at once (connect(2))."""
+    seconds, part = divmod(timeout, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(part * 1e6)))
+    sock.connect(str(path))
+    sock.settimeout(timeout)
 
 
 def running(meant: Callable[[Identity], bool] | None = None) -> list[Instance]:

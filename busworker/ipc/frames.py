@@ -92,14 +92,32 @@ class Troubled(msgspec.Struct, array_like=True, frozen=True, tag=11):
     exit_code: int | None = None
 
 
+class LastError(msgspec.Struct, array_like=True, frozen=True):
+    """An attempt that failed, or a message that became a dead letter without one: when (RFC 3339), and why."""
+
+    at: str
+    subscription: str
+    message: str | None
+    attempt: int
+    max_attempts: int
+    error: str
+
+
 class CountsTold(msgspec.Struct, array_like=True, frozen=True, tag=12):
-    """Messages of the channel, None where unknown; in_flight are those this consumer holds."""
+    """Messages of the channel, None where unknown; in_flight are those this consumer holds.
+
+    `oldest` is when the first message that no worker has yet was published (Unix seconds; None: there is none, or
+    nobody can tell), `rate` the executions a second.
+    """
 
     request: int
     ready: int | None
     waiting: int | None
     dead: int | None
     in_flight: int
+    oldest: int | None = None
+    rate: float | None = None
+    last_error: LastError | None = None
 
 
 class WorkerDone(msgspec.Struct, array_like=True, frozen=True, tag=13):

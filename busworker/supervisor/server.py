@@ -1,6 +1,7 @@
 """The control socket within the supervisor's loop: one request and one answer a connection, never waiting.
 
-Whoever talks slowly, too much or not at all is dropped after `PATIENCE` seconds and harms nobody else.
+Whoever talks slowly, too much or not at all is dropped after `PATIENCE` seconds, or sooner if others come and there is
+no room, and harms nobody else.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Client:
         self.until = until
         self.request = bytearray()
         self.answer = b""
+        self.asked = False
         self.answered = False
 
 
@@ -114,13 +116,21 @@ class Server:
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
     def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:  # gone already, or no descriptor is free: it stays in the backlog
-            return
-        if len(self._clients) >= MOST_CLIENTS or not control.peer_allowed(sock):
+        """Takes all that wait, at most as many as there is room for: those behind them wait for the next turn."""
+        for _ in range(MOST_CLIENTS):
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:  # none is left, it is gone already, or no descriptor is free: it stays in the backlog
+                return
+            self._admit(sock)
+
+    def _admit(self, sock: socket.socket) -> None:
+        if not control.peer_allowed(sock):
             sock.close()
             return
+        if len(self._clients) >= MOST_CLIENTS:
+            # The newest is the likeliest to be somebody who waits; whoever has asked already comes after the silent.
+            self._drop(min(self._clients, key=lambda client: (client.asked, client.until)))
         self._take(sock)
 
     def _take(self, sock: socket.socket) -> None:
@@ -148,6 +158,7 @@ class Server:
 
     def _requested(self, client: Client, line: bytes) -> None:
         self._selector.unregister(client.sock)  # nothing more is read; a client that goes now is found when written to
+        client.asked = True
         try:
             request = control.parse_request(line)
         except ControlError as error:

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
+import msgspec
+
 from busworker.declaration import ChannelSpec
 from busworker.ipc.frames import CountsTold
 from busworker.ipc.scoreboard import Scoreboard
+from busworker.message import utc
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.state import Pool, Service, Worker
 from busworker.urls import hide_password
@@ -17,7 +20,15 @@ from busworker.urls import hide_password
 State: TypeAlias = Literal["starting", "running", "paused", "failing", "draining"]
 Document: TypeAlias = dict[str, object]
 
-UNKNOWN: Document = {"ready": None, "in_flight": None, "waiting": None, "dead": None}
+UNKNOWN: Document = {
+    "ready": None,
+    "in_flight": None,
+    "waiting": None,
+    "dead": None,
+    "oldest": None,
+    "rate": None,
+    "last_error": None,
+}
 
 
 def pool_state(pool: Pool, *, stopping: bool) -> State:
@@ -87,7 +98,21 @@ def _paused_until(pool: Pool) -> str | None:
 
 
 def _counts(told: CountsTold) -> Document:
-    return {"ready": told.ready, "in_flight": told.in_flight, "waiting": told.waiting, "dead": told.dead}
+    return {
+        "ready": told.ready,
+        "in_flight": told.in_flight,
+        "waiting": told.waiting,
+        "dead": told.dead,
+        "oldest": None if told.oldest is None else _moment(told.oldest),
+        "rate": None if told.rate is None else round(told.rate, 1),
+        "last_error": None if told.last_error is None else msgspec.structs.asdict(told.last_error),
+    }
+
+
+def _moment(published: int) -> str | None:
+    """A publisher's time as RFC 3339; None where no calendar has it."""
+    found = utc(published)
+    return None if found is None else rfc3339(found.timestamp())
 
 
 def _worker(worker: Worker, board: Scoreboard) -> Document:

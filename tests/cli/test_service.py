@@ -26,7 +26,7 @@ def note(event): pass
 STATUS_KEYS = ["service", "instance", "broker", "state", "pid", "started_at", "spool", "channels"]
 CHANNEL_KEYS = [
     *("name", "state", "trouble", "paused_until", "processes", "ready", "in_flight", "waiting"),
-    *("dead", "processed", "failed", "subscriptions", "workers"),
+    *("dead", "oldest", "rate", "last_error", "processed", "failed", "subscriptions", "workers"),
 ]
 
 

@@ -20,6 +20,7 @@ EVERY = [
     frames.ProcessDied(1, 2, 3, "SIGSEGV", None, "died"),
     frames.Drain(),
     frames.CountsTold(1, None, 2, 3, 4),
+    frames.CountsTold(1, 2, 3, 4, 5, 1_760_000_000, 12.5, frames.LastError("2026-11-26", "a/b.c", "m", 1, 8, "dead")),
     frames.Handout(1, 0, b"k" * 16, "id", "a.b", 1, None, None, {"h": [1, {"x": b"y"}]}, b"{}"),
     frames.Finished(1, 0.5, how.Returned((Outgoing("e", "k", b"b", {"message_id": "i"}, {}, 2.0),))),
     frames.Finished(2, 0.5, how.Raised(how.Error("E", "m", "t"), 3.0)),
