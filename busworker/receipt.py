@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Literal, TypeAlias, overload
 
+import msgspec
+
 from busworker.errors import PublishFailed
 
 State: TypeAlias = Literal["pending", "confirmed", "failed", "unknown"]
@@ -30,7 +32,7 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
-class Receipt:
+class Receipt(msgspec.Struct, eq=False):
     """Tells what became of one published message.
 
     Attributes:
@@ -39,16 +41,14 @@ class Receipt:
         spooled: it is confirmed because it is kept on this machine's disk until the broker can take it.
     """
 
-    __slots__ = ("_callbacks", "_error", "_guard", "_state", "duplicate", "id", "spooled")
-
-    def __init__(self, id: str, guard: Callable[[], None] | None = None) -> None:
-        """Makes a pending receipt; `guard` is called before each wait and may raise to refuse it."""
-        self.id = id
-        self.duplicate = self.spooled = False
-        self._state: State = "pending"
-        self._error: Exception | None = None
-        self._guard = guard
-        self._callbacks: list[Callable[[Receipt], object]] | None = None
+    id: str
+    _guard: Callable[[], None] | None = None
+    """Called before each wait, and may raise to refuse it."""
+    duplicate: bool = False
+    spooled: bool = False
+    _state: State = "pending"
+    _error: Exception | None = None
+    _callbacks: list[Callable[[Receipt], object]] | None = None
 
     @property
     def state(self) -> State:

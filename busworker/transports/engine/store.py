@@ -164,7 +164,9 @@ class Store:
                 claims.give_back(tx, claimer, batch.requeued)
             if batch.rejected:
                 claims.reject(tx, claimer, batch.rejected)
-            repeated = {index for index, message in enumerate(batch.publishes) if tx.is_repeated(message)}
+            repeated = {
+                index for index, message in enumerate(batch.publishes) if message.once and tx.is_repeated(message)
+            }
             for index, message in enumerate(batch.publishes):
                 if index not in repeated and not tx.publish(message) and message.mandatory:
                     raise Unroutable(index, message.exchange, message.routing_key)

@@ -49,9 +49,7 @@ class Transaction:
         self._forgotten = False
 
     def is_repeated(self, message: Outgoing) -> bool:
-        """Whether it is to be published once, and was; else that is remembered from now on."""
-        if not message.once:
-            return False
+        """Whether one that is to be published once was; else that is remembered from now on."""
         if not self._forgotten:
             self._forget_seen()
         insert = "INSERT INTO seen(key, at) VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING n"
