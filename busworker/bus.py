@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Protocol, TypeAlias, TypeVar, cast
 from busworker.channel import Channel, name_of
 from busworker.declaration import ChannelSpec, ServiceSpec
 from busworker.errors import ApplicationError, ConfigurationError
+from busworker.forks import OverForks
 from busworker.headers import checked_headers, short
 from busworker.message import BUS_EXCHANGE, LONGEST_DELAY, HeaderValue, Message, Outgoing
 from busworker.names import checked_name
@@ -309,10 +309,9 @@ class Bus:
         return open_port(self)
 
 
-_opening = threading.RLock()
-"""Held while a port is opened, so that threads that publish first share one; and over a fork, so that it is free. A
-signal handler that interrupts that must not wait for what it has interrupted."""
-os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
+_opening = OverForks()
+"""Held while a port is opened, so that threads that publish first share one. A signal handler that interrupts that must
+not wait for what it has interrupted."""
 _importing = 0
 
 

@@ -35,6 +35,10 @@ log = logging.getLogger("busworker.publisher")
 BATCH = 1000
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
+UNTOLD = (
+    "this process was forked after its parent had published, and Python wasn't told, so that its locks and connections "
+    "can't be trusted: give uWSGI py-call-osafterfork = true and enable-threads = true, or lazy-apps = true"
+)
 
 
 class Publisher:
@@ -66,6 +70,7 @@ class Publisher:
 
     def _reset(self) -> None:
         # Ids are random once a process, and counted: a tenth of the time that a random one each takes.
+        self._pid = os.getpid()
         self._origin, self._numbers = secrets.token_hex(8), itertools.count(1)
         self._lock = threading.RLock()  # taken itself where it is taken often: by way of the condition it costs twice
         self._changed = threading.Condition(self._lock)
@@ -83,6 +88,9 @@ class Publisher:
         id = outgoing.id
         if not id:
             id = outgoing.properties["message_id"] = f"{self._origin}{next(self._numbers):016x}"
+        if self._inherited:
+            log.error("%s", UNTOLD)
+            return Receipt(id, _state="failed", _error=PublishFailed(UNTOLD))  # the lock of receipts may be held too
         receipt = Receipt(id)
         pending = Pending(outgoing, receipt, time.monotonic() + self._deadline)
         size = len(outgoing.body)
@@ -105,18 +113,27 @@ class Publisher:
         Raises:
             TimeoutError: `timeout` seconds were not enough.
         """
+        if self._inherited:
+            return
         with self._changed:
             if not self._changed.wait_for(self._is_idle, timeout):
                 raise TimeoutError(f"{len(self._buffer) + len(self._batch)} messages are still not confirmed")
 
     def close(self) -> None:
         """Flushes, at most until the last deadline, and ends the thread."""
+        if self._inherited:
+            return
         with self._changed:
             self._closing = True
             self._changed.notify_all()
             thread = self._thread
         if thread is not None:
             thread.join(self._deadline + 5)
+
+    @property
+    def _inherited(self) -> bool:
+        """Whether all of this is a copy of the parent's, because this process was forked behind Python's back."""
+        return os.getpid() != self._pid
 
     def _refuse(self, receipt: Receipt) -> None:
         self._refused += 1

@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import logging
-import os
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import msgspec
 
 from busworker.brokers import parse
 from busworker.errors import AlreadyStored, BrokerUnavailable, BusworkerError, MessageError, TopologyMismatch
+from busworker.forks import OverForks
 from busworker.message import Outgoing
 from busworker.receipt import Receipt, conclude
 from busworker.relaying import Relay
@@ -39,9 +38,8 @@ SPOOL_AFTER = 1.0
 """Seconds that delivering may take before a spool is used; a third of the deadline where that is less."""
 
 
-_loading = threading.RLock()
-"""Held while the broker's modules are imported, and over a fork: a child would find them half made for ever."""
-os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
+_loading = OverForks()
+"""Held while the broker's modules are imported: a child would find them half made for ever."""
 
 
 def load(url: str, *, spool: bool) -> None:

@@ -64,6 +64,21 @@ for pid in children:
     os.waitpid(pid, 0)
 bus.close()
 """
+UNTOLD = """
+import ctypes, os, sys
+from busworker import Bus, Topic
+topic = Topic("user.registered", int)
+bus = Bus("signup", broker=sys.argv[1])
+bus.publish(topic, 0).wait()
+pid = ctypes.PyDLL(None).fork()  # as uWSGI does, so that Python runs no hook
+if pid == 0:
+    receipt = bus.publish(topic, 1)
+    print(receipt.state, receipt.error, flush=True)
+    bus.flush()
+    sys.exit()
+assert os.waitpid(pid, 0)[1] == 0
+bus.publish(topic, 2).wait()
+"""
 INTERRUPTED = """
 import signal, sys, time
 from busworker import Bus, Topic
@@ -155,6 +170,15 @@ def test_children_that_are_forked_at_once_have_connections_of_their_own(
     assert len(seen) == len(set(seen)), "a connection is shared"
     if bench.scheme == "amqp":
         assert len(seen) >= 9
+
+
+def test_a_child_that_was_forked_behind_pythons_back_is_refused_at_once(
+    bench: Bench, session: Session, work: str
+) -> None:
+    out, _ = bench.start(UNTOLD).communicate(timeout=30)
+    assert out.startswith("failed this process was forked after its parent had published, and Python wasn't told")
+    assert "py-call-osafterfork = true" in out
+    wait_ready(session, work, 2)
 
 
 def test_a_signal_handler_may_publish_while_it_interrupts_publishing(bench: Bench, session: Session, work: str) -> None:
