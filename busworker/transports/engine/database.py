@@ -15,6 +15,7 @@ from busworker.transports.engine import folder, lock, schema
 from busworker.transports.engine.failures import RETRY_IN_PLACE, is_full, translated
 from busworker.transports.engine.location import Location
 from busworker.transports.engine.space import PAGE, Space
+from busworker.uninterrupted import UNINTERRUPTED
 
 BUSY_TIMEOUT_MS = 5000
 """How long SQLite waits for a lock of somebody who doesn't queue at ours, such as a person with a shell."""
@@ -32,7 +33,8 @@ class Database:
     """A connection to one store.
 
     Guarantees: not used over a fork: a child opens its own and leaves the parent's, neither using nor closing it
-    (https://www.sqlite.org/howtocorrupt.html, section 2.6). Several may be open in one process.
+    (https://www.sqlite.org/howtocorrupt.html, section 2.6). Several may be open in one process. A command that is told
+    to end finishes the transaction that is under way (`uninterrupted`).
     """
 
     def __init__(self, location: Location, space: Space) -> None:
@@ -56,7 +58,7 @@ class Database:
         Raises:
             BrokerUnavailable: the store can't be read now.
         """
-        with translated(self.path):
+        with UNINTERRUPTED, translated(self.path):
             connection = self._open()
             with self._use:
                 return connection.execute(sql, bindings).fetchall()
@@ -68,7 +70,7 @@ class Database:
         Raises:
             BrokerUnavailable: the store can't be read now.
         """
-        with translated(self.path):
+        with UNINTERRUPTED, translated(self.path):
             connection = self._open()
             with self._use:
                 connection.execute("BEGIN")
@@ -90,7 +92,7 @@ class Database:
         Raises:
             BrokerUnavailable: nothing was done.
         """
-        with translated(self.path), self._lock, self._use:
+        with UNINTERRUPTED, translated(self.path), self._lock, self._use:
             try:
                 yield from self._transaction(self._durable if durable or self._durable == "OFF" else "NORMAL")
             except apsw.Error as error:
