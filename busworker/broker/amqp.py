@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,14 +16,14 @@ import kombu
 import msgspec
 
 from busworker.broker import topology, wire
-from busworker.broker.browsing import Browsing, look
 from busworker.broker.confirms import Batch
 from busworker.broker.connection import CONNECT_TIMEOUT, connect, translated
 from busworker.broker.declarer import Declarer
 from busworker.broker.deliveries import Consumer, read_delivery
+from busworker.broker.looking import AmqpLooking
 from busworker.broker.publishing import Publishing
 from busworker.broker.refused import Refused
-from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled
+from busworker.broker.session import CONFIRM_TIMEOUT, Settled
 from busworker.brokers import Broker
 from busworker.errors import BrokerError, BrokerUnavailable, BusworkerError, ConfigurationError, EncodeError
 from busworker.message import OWN_PREFIX, Delivery, Outgoing
@@ -35,8 +35,6 @@ LAST_CONFIRMS = 1.0
 """Seconds that a session which is over waits for confirms; they take milliseconds, or never come."""
 LEAST_PATIENCE = 0.1
 """Seconds for connecting, when nothing of its time is left."""
-COUNT_TIMEOUT = 2.0
-"""Seconds for a count: a consumer has better things to do than to wait for it."""
 MOST_HEARTBEAT = 5.0
 """Seconds between two looks at the heartbeats, at most; a quarter of their interval where that is less."""
 
@@ -47,10 +45,8 @@ class _Settling(Batch, kw_only=True, eq=False):
     item: Settled
 
 
-class AmqpSession(Session):
+class AmqpSession(AmqpLooking):
     """See `session.open_session`."""
-
-    pushes = True
 
     def __init__(self, broker: Broker, *, patience: float = CONNECT_TIMEOUT, heartbeats: bool = False) -> None:
         self.broker = broker
@@ -62,9 +58,7 @@ class AmqpSession(Session):
         self._consumers: dict[int, Consumer] = {}
         self._refused = Refused()
         self._concluded: list[int] = []
-        self._counting: Any = None
         self._descriptors: dict[int, int] = {}
-        self._over = False
         self._ceased = False
         self._tick_at = 0.0
         try:
@@ -87,14 +81,26 @@ class AmqpSession(Session):
 
     def consume(self, queue: str, window: int) -> None:
         with self._watched():
-            if self._consuming is None:
-                self._consuming = self._connected()
-                # A connection that publishes may be blocked, and what is declared on it would wait.
-                self._declarer.move(self._consuming.channel())
-            consumer = Consumer(self._consuming.channel(), queue)
-            if not self._ceased:
-                consumer.start(window)
-            self._consumers[consumer.channel_id] = consumer
+            self._consume(queue, window, self._fetching())
+
+    def listen(self, topic: str, window: int) -> None:
+        with self._watched():
+            link = self._fetching()
+            self._consume(self._declarer.tail(topic), window, link)
+
+    def _fetching(self) -> Any:
+        """The connection that fetches."""
+        if self._consuming is None:
+            self._consuming = self._connected()
+            # A connection that publishes may be blocked, and what is declared on it would wait.
+            self._declarer.move(self._consuming.channel())
+        return self._consuming
+
+    def _consume(self, queue: str, window: int, link: Any) -> None:
+        consumer = Consumer(link.channel(), queue)
+        if not self._ceased:
+            consumer.start(window)
+        self._consumers[consumer.channel_id] = consumer
 
     def fetch(self, window: int) -> list[Delivery]:
         now = time.monotonic()
@@ -327,56 +333,6 @@ class AmqpSession(Session):
     def forget(self) -> None:
         for link in self._links():
             link.forget()
-
-    # Looking
-
-    def queues(self) -> list[str] | None:
-        return None
-
-    def routed(self, topic: str) -> bool | None:
-        return None
-
-    def counts(self, queue: str) -> Counts | None:
-        link = self._looking()
-        # A channel whose answer is late is given up: that would be taken for the answer to the next question.
-        channel, self._counting = self._counting, None
-        try:
-            with translated(self.broker), wire.patient(link, COUNT_TIMEOUT):
-                channel = channel or link.channel()
-                ready = wire.ready_if_exists(channel, queue)
-        except BrokerUnavailable as error:
-            # What is merely late may still come; a broker that is gone for good is noticed by its heartbeats.
-            self._over = self._over or not isinstance(error.__cause__, TimeoutError)
-            raise
-        if ready is None:  # which has closed it
-            return None
-        self._counting = channel
-        return Counts(ready, None)
-
-    def waiting(self, work_queue: str) -> int | None:
-        return None
-
-    def browse(self, queue: str, *, limit: int | None = None, newest_first: bool = True) -> Generator[Delivery]:
-        with self._browsing(queue, limit) as browsing:
-            yield from browsing.deliveries()
-
-    def take(
-        self, queue: str, wanted: Callable[[Delivery], bool], limit: int | None, size: int
-    ) -> Generator[list[Delivery]]:
-        with self._browsing(queue, None) as browsing:
-            self._consumers[browsing.consumer.channel_id] = browsing.consumer
-            try:
-                yield from browsing.batches(wanted, limit, size)
-            finally:
-                del self._consumers[browsing.consumer.channel_id]
-
-    @contextmanager
-    def _browsing(self, queue: str, limit: int | None) -> Generator[Browsing]:
-        with translated(self.broker), look(self._looking(), queue, limit) as browsing:
-            yield browsing
-
-    def _looking(self) -> Any:
-        return self._consuming or self._link
 
     def close(self) -> None:
         for connection in self._connections:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,6 +81,15 @@ class Declarer:
         """Where a publisher keeps what its broker can't take."""
         for queue in topology.spool():
             self._queue(queue)
+
+    def tail(self, topic: str) -> str:
+        """A queue of this connection's own that gets what is published to a topic or pattern; returns its name."""
+        queue = topology.tail(secrets.token_hex(8), topic, self._flavour)
+        channel = self._channel()
+        channel.queue_declare(queue.name, exclusive=True, auto_delete=False, arguments=queue.arguments)
+        for exchange, routing_key in queue.bindings:
+            channel.queue_bind(queue.name, exchange, routing_key)
+        return queue.name
 
     def delays(self) -> None:
         """Where delayed messages wait on AMQP, the first time: 28 queues, half a second if there are none yet."""

@@ -9,11 +9,12 @@ from hashlib import blake2b
 from typing import Any
 
 from amqp.basic_message import Message as AmqpMessage
+from amqp.exceptions import PreconditionFailed
 
 from busworker.broker import topology, wire
 from busworker.broker.connection import connect, translated
 from busworker.broker.declarer import Declarer
-from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled
+from busworker.broker.session import CONFIRM_TIMEOUT, Counts, Session, Settled, Stored
 from busworker.brokers import Broker
 from busworker.errors import AlreadyStored, BrokerUnavailable, BusworkerError, ConfigurationError
 from busworker.message import Delivery, Outgoing
@@ -54,6 +55,11 @@ class EmbeddedSession(Session):
 
         with translated(self.broker):
             self._channel.basic_consume(queue, callback=arrive)
+
+    def listen(self, topic: str, window: int) -> None:
+        with translated(self.broker):
+            queue = self._declarer.tail(topic)
+        self.consume(queue, window)
 
     def fetch(self, window: int) -> list[Delivery]:
         with translated(self.broker):
@@ -118,12 +124,17 @@ class EmbeddedSession(Session):
 
     def routed(self, topic: str) -> bool | None:
         with translated(self.broker):
-            return list(self._channel.routes(topology.EXCHANGE, topic)) not in ([], [topology.UNROUTED])
+            queues: list[str] = self._channel.routes(topology.EXCHANGE, topic)
+        return any(queue != topology.UNROUTED and not queue.startswith(topology.TAIL) for queue in queues)
 
     def counts(self, queue: str) -> Counts | None:
         with translated(self.broker):
             found = self._channel.queue_counts(queue)
         return None if found is None else Counts(*found)
+
+    def consumers(self, queue: str) -> int:
+        with translated(self.broker):
+            return wire.consumers_if_exists(self._channel, queue) or 0
 
     def waiting(self, work_queue: str) -> int | None:
         with translated(self.broker):
@@ -143,6 +154,25 @@ class EmbeddedSession(Session):
             meant = itertools.islice(filter(wanted, found), limit)
             while held := list(itertools.islice(meant, size)):
                 yield held
+
+    def holding(self, message_id: str) -> list[Stored] | None:
+        with translated(self.broker):
+            found = self._channel.find("message_id", message_id)
+        return [Stored(wire.read_delivery(raw, 0, queue), held, due) for queue, raw, held, due in found]
+
+    def stored_at(self, topic: str, message_id: str) -> float | None:
+        with translated(self.broker):
+            found: float | None = self._channel.published_once(_once(topic, message_id))
+        return found
+
+    # Removing
+
+    def delete(self, queue: str) -> int | None:
+        with translated(self.broker):
+            try:
+                return int(self._channel.queue_delete(queue, if_unused=True))
+            except PreconditionFailed:
+                return None
 
     def close(self) -> None:
         try:
@@ -182,8 +212,7 @@ class EmbeddedSession(Session):
             exchange, properties = topology.DELAYED, {**properties, "expiration": milliseconds}
         message = wire.message(outgoing, properties)
         if outgoing.once:
-            name = f"{outgoing.routing_key}\0{outgoing.id}".encode("utf-8", "surrogatepass")
-            once = blake2b(name, digest_size=16).digest()
+            once = _once(outgoing.routing_key, outgoing.id)
             self._channel.publish_once(message, exchange, outgoing.routing_key, once)
         else:
             self._channel.basic_publish(message, exchange, outgoing.routing_key, mandatory=True)
@@ -219,3 +248,8 @@ class EmbeddedSession(Session):
             delivery = self._delivery(queue, raw)
             taken.append(delivery.tag)
             yield delivery
+
+
+def _once(topic: str, message_id: str) -> bytes:
+    """What tells the store that two messages with an id of their publisher's are the same."""
+    return blake2b(f"{topic}\0{message_id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -41,6 +41,17 @@ class Counts(msgspec.Struct):
     in_flight: int | None
 
 
+class Stored(msgspec.Struct):
+    """A message in the store: as it would be delivered, and whether somebody holds it.
+
+    `due` is when it leaves its queue by itself, as Unix time; None: it doesn't.
+    """
+
+    delivery: Delivery
+    held: bool
+    due: float | None
+
+
 class Session(ABC):
     """A session, connected.
 
@@ -97,6 +108,14 @@ class Session(ABC):
     @abstractmethod
     def consume(self, queue: str, window: int) -> None:
         """Starts deliveries of a queue; see `fetch`."""
+
+    @abstractmethod
+    def listen(self, topic: str, window: int) -> None:
+        """As `consume`, of what is published to a topic or pattern from now on, beside those who subscribe to it.
+
+        The queue is this session's own, and goes with it, however it ends. Of what isn't fetched only so much is kept
+        (`topology.TAIL_MOST`); the oldest goes.
+        """
 
     @abstractmethod
     def fetch(self, window: int) -> list[Delivery]:
@@ -226,6 +245,10 @@ class Session(ABC):
         """How many messages a queue holds; None if there is no such queue."""
 
     @abstractmethod
+    def consumers(self, queue: str) -> int:
+        """How many consume from a queue, in whatever process; 0 if there is no such queue."""
+
+    @abstractmethod
     def waiting(self, work_queue: str) -> int | None:
         """Messages of a work queue that wait in retry queues; None where it can't be told."""
 
@@ -251,6 +274,31 @@ class Session(ABC):
 
         Those that come meanwhile aren't taken, as long as nobody else takes any. Settle a list by its tags before the
         next: what isn't settled when the iterator ends or is closed goes back. On AMQP it is as with `browse`.
+        """
+
+    def holding(self, message_id: str) -> list[Stored] | None:
+        """Every message with that id, in whatever queue, the oldest first; None where that can't be told (AMQP).
+
+        All the store is read, in short transactions: what moves on meanwhile is found, and may be found twice.
+        """
+        return None
+
+    def stored_at(self, topic: str, message_id: str) -> float | None:
+        """When, as Unix time, a message of which a publisher chose the id was published to a topic, in the last hour.
+
+        None: it wasn't, or that can't be told.
+        """
+        return None
+
+    # Removing
+
+    @abstractmethod
+    def delete(self, queue: str) -> int | None:
+        """Removes a queue with its bindings and all its messages.
+
+        Returns:
+            How many could be fetched, 0 if there is no such queue. None: it is left, since somebody consumes from it.
+            RabbitMQ is asked for that first: who begins just then is cut off.
         """
 
     @abstractmethod

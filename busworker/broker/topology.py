@@ -33,6 +33,10 @@ LOOK_SUFFIX = ".look"
 LOOK_MOST = 3600
 """Seconds after which a look counts as over: RabbitMQ doesn't notice that a machine has vanished in the middle of one,
 and would keep an exclusive queue until its connection ends."""
+TAIL = "busworker.tail."
+TAIL_MOST = 1000
+TAIL_BYTES = 64 * 1024 * 1024
+"""What is kept for a tail that reads too slowly, or not at all; the oldest goes (bytes on AMQP only)."""
 _UNROUTED_ELSE: dict[str, object] = {"alternate-exchange": UNROUTED}
 
 
@@ -95,6 +99,19 @@ def look(queue: str) -> Queue:
     """
     work, dead, _ = queue.partition(DEAD_SUFFIX)
     return Queue(f"{work}{LOOK_SUFFIX}{dead}", {"x-queue-type": "classic", "x-expires": LOOK_MOST * 1000})
+
+
+def tail(name: str, topic: str, flavour: Flavour) -> Queue:
+    """What somebody listens through to what is published, exclusively; `topic` may be a pattern.
+
+    On the engine it is an onlooker: what reaches nothing else is unrouted all the same. RabbitMQ has no such queues.
+    """
+    limits: dict[str, object] = {"x-max-length": TAIL_MOST}
+    if flavour.queue_type is None:
+        limits["x-busworker-onlooker"] = True
+    else:
+        limits |= {"x-queue-type": "classic", "x-max-length-bytes": TAIL_BYTES}
+    return Queue(f"{TAIL}{name}", limits, ((EXCHANGE, topic), *_due(topic, flavour)))
 
 
 def subscription_of(queue: str) -> str | None:

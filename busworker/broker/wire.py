@@ -55,6 +55,14 @@ def ready_if_exists(channel: Any, queue: str) -> int | None:
         return None
 
 
+def consumers_if_exists(channel: Any, queue: str) -> int | None:
+    """How many consume from a queue; None if there is no such queue, which closes the channel."""
+    try:
+        return int(channel.queue_declare(queue, passive=True).consumer_count)
+    except NotFound:
+        return None
+
+
 def info(raw: AmqpMessage) -> dict[str, Any]:
     """What came with a message at its delivery."""
     return raw.delivery_info or {}

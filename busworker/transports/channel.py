@@ -287,6 +287,23 @@ class Channel(DeclaringChannel):
         """The number of a queue's messages with a routing key; 0 if there is no such queue."""
         return self._store.count_routing_key(queue, routing_key)
 
+    def find(self, name: str, value: str) -> list[tuple[str, Any, bool, float | None]]:
+        """Every message of which a property has that text as its value, ready and claimed, the oldest first.
+
+        Returns:
+            Of each: its queue, the message, whether it is claimed, and when (Unix time) it expires.
+        """
+        return [
+            (one.queue, raw, one.claimed, None if one.expires is None else one.expires / 1000)
+            for part in self._store.find(value)
+            for one in part
+            if (raw := messages.raw_message(one.delivery, self, None, None)).properties.get(name) == value
+        ]
+
+    def published_once(self, once: bytes) -> float | None:
+        """When (Unix time) a message was published with that `once`, if that is remembered; see `publish_once`."""
+        return self._store.published_once(once)
+
     def abandoned_claims(self, queues: Iterable[str]) -> list[str]:
         """Claim files given by `claim_file` that nobody holds although messages of these queues are claimed by them."""
         return self._store.abandoned(queues)

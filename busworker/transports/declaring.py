@@ -84,14 +84,16 @@ class DeclaringChannel(StdChannel):
         arguments: Mapping[str, object] | None = None,
     ) -> Any:
         """Declares a queue, or with `passive` asks for its counts. Every queue is durable. An exclusive one may be
-        used by all, but goes with its last consumer, as an auto-delete one does.
+        used by all. It goes with its last consumer, as an auto-delete one does, and without any with its connection.
 
         Raises:
             TopologyMismatch: it exists with other arguments.
             amqp.exceptions.NotFound: `passive`, and it doesn't exist.
         """
         if not passive:
-            queue = self._store.declare_queue(queue, arguments or {}, auto_delete=auto_delete or exclusive)
+            queue = self._store.declare_queue(
+                queue, arguments or {}, auto_delete=auto_delete or exclusive, listening=exclusive
+            )
         with missing_as_not_found():
             return queue_declare_ok_t(queue, self._store.counts(queue)[0], self._store.consumers(queue))
 

@@ -5,9 +5,16 @@ A long one would keep the log from being checkpointed: it grew to 157 MB behind 
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
+import msgspec
+
 from busworker.transports.engine.cells import integer
 from busworker.transports.engine.database import Database
-from busworker.transports.engine.records import DELIVERY, Delivery, QueueRecord, deliveries
+from busworker.transports.engine.records import DELIVERY, Delivery, Found, QueueRecord, deliveries
+
+STEP = 20_000
+"""Messages that are searched in one transaction: some 20 ms."""
 
 
 def counts(database: Database, queue: QueueRecord) -> tuple[int, int]:
@@ -53,3 +60,28 @@ def page(
         f"WHERE ready.queue = ? {rank} AND ready.seq {compare} ? ORDER BY ready.seq {order} LIMIT ?"
     )
     return deliveries(database.read(query, (queue.name, queue.id, beyond, limit)))
+
+
+def find(database: Database, text: str) -> Generator[list[Found]]:
+    """Messages whose properties contain a text, all there are, the oldest first; a list for each part of the store.
+
+    A scan: an index would be paid by each publish. Bodies aren't read.
+    """
+    query = (
+        "SELECT queue.name, seq, exchange, routing_key, properties, body, expires, "
+        "EXISTS (SELECT 1 FROM claimed WHERE claimed.queue = message.queue AND claimed.seq = message.seq) "
+        "FROM message JOIN queue ON queue.id = message.queue "
+        "WHERE seq > ?1 AND seq <= ?2 AND instr(properties, ?3) ORDER BY seq"
+    )
+    end = "SELECT max(seq) FROM (SELECT seq FROM message WHERE seq > ? ORDER BY seq LIMIT ?)"
+    done = 0
+    while (until := database.read(end, (done, STEP))[0][0]) is not None:
+        rows = database.read(query, (done, until, text.encode("utf-8", "surrogatepass")))
+        yield msgspec.convert(rows, list[Found], strict=False)
+        done = integer(until)
+
+
+def published_once(database: Database, once: bytes) -> float | None:
+    """When (Unix time) a message was published once, if that is remembered."""
+    rows = database.read("SELECT at FROM seen WHERE key = ?", (once,))
+    return integer(rows[0][0]) / 1000 if rows else None

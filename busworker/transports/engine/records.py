@@ -41,6 +41,24 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, array_like=True):
     rank: int = 0
 
 
+class Found(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A message that was looked for: as a `Delivery`, whether it is claimed, and when it expires."""
+
+    queue: str
+    seq: int
+    exchange: str
+    routing_key: str
+    properties: bytes
+    body: bytes
+    expires: int | None
+    claimed: bool
+
+    @property
+    def delivery(self) -> Delivery:
+        """As it would be delivered."""
+        return Delivery(self.queue, self.seq, False, self.exchange, self.routing_key, self.properties, self.body)
+
+
 DELIVERY = "?1, message.seq, redelivered, exchange, routing_key, properties, body, expires, ready.rank"
 """The columns of a `Delivery` in a query on `ready JOIN message`; the first parameter is the queue's name."""
 
@@ -60,7 +78,10 @@ class Batch(msgspec.Struct):
 
 
 class QueueRecord(msgspec.Struct, frozen=True):
-    """A queue as declared. `ttl` is in milliseconds; None means that the argument isn't there."""
+    """A queue as declared. `ttl` is in milliseconds; None means that the argument isn't there.
+
+    `onlooker`: what reaches no other queue counts as unroutable; not in AMQP.
+    """
 
     id: int
     name: str
@@ -71,6 +92,7 @@ class QueueRecord(msgspec.Struct, frozen=True):
     dead_letter_exchange: str | None = None
     dead_letter_key: str | None = None
     max_priority: int = 0
+    onlooker: bool = False
 
     def rank(self, priority: int) -> int:
         """Where a message comes in the queue: lower ranks first (RabbitMQ, "Classic Queues Support Priorities")."""
@@ -93,6 +115,7 @@ def queue_record(number: int, name: str, auto_delete: bool, arguments: dict[str,
         dead_letter_exchange=_text(name, arguments, "x-dead-letter-exchange"),
         dead_letter_key=_text(name, arguments, "x-dead-letter-routing-key"),
         max_priority=_count(name, arguments, "x-max-priority", most=255) or 0,
+        onlooker=arguments.get("x-busworker-onlooker") is True,
     )
 
 

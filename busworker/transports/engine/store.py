@@ -17,7 +17,7 @@ from busworker.transports.engine.claimfile import name_of
 from busworker.transports.engine.failures import Unroutable
 from busworker.transports.engine.location import Location
 from busworker.transports.engine.presence import Presence
-from busworker.transports.engine.records import Arguments, Batch, Delivery
+from busworker.transports.engine.records import Arguments, Batch, Delivery, Found
 from busworker.transports.engine.topology import Topology
 from busworker.transports.engine.transaction import LOOK_EVERY_MS, Transaction, now_ms
 
@@ -83,11 +83,20 @@ class Store:
         """The type of an exchange; raises MissingEntity."""
         return self._topology().exchange_type(name)
 
-    def declare_queue(self, name: str, arguments: Arguments, *, auto_delete: bool = False) -> str:
-        """Declares a queue; an empty name asks for a new one. Returns the name. See `topology.declare_queue`."""
+    def declare_queue(
+        self, name: str, arguments: Arguments, *, auto_delete: bool = False, listening: bool = False
+    ) -> str:
+        """Declares a queue; an empty name asks for a new one. Returns the name. See `topology.declare_queue`.
+
+        `listening`: we listen to it from the start, so that an auto-delete queue goes with us, whenever that is.
+        """
         name = name or f"amq.gen-{secrets.token_urlsafe(16)}"
+        fifo = self._here.fifo() if listening else None
         with self._write() as connection:
             topology.declare_queue(connection, name, arguments, auto_delete=auto_delete)
+            if fifo is not None:
+                row = "INSERT OR IGNORE INTO listener SELECT id, ? FROM queue WHERE name = ?"
+                connection.execute(row, (fifo.name, name))
         return name
 
     def delete_queue(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int | None:
@@ -96,13 +105,14 @@ class Store:
         Returns:
             How many were ready; None if nothing was removed, because of a condition.
         """
-        queue = self._topology().queues.get(name)
-        if queue is None:
-            return 0
-        ready, claimed = listing.counts(self._here.database, queue)
-        if (if_empty and ready + claimed) or (if_unused and listing.consumers(self._here.database, queue)):
-            return None
         with self._write() as connection:
+            queue = self._refreshed(connection).queues.get(name)
+            if queue is None:
+                return 0
+            # By the connection that writes: nobody comes in between.
+            ready, claimed = listing.counts(self._here.database, queue)
+            if (if_empty and ready + claimed) or (if_unused and listing.consumers(self._here.database, queue)):
+                return None
             topology.delete_queue(connection, queue)
         return ready
 
@@ -218,6 +228,14 @@ class Store:
             if record is None
             else listing.page(self._here.database, record, cursor, limit, newest_first=newest_first)
         )
+
+    def find(self, text: str) -> Generator[list[Found]]:
+        """Messages whose properties contain a text, ready and claimed, in parts; see `listing.find`."""
+        return listing.find(self._here.database, text)
+
+    def published_once(self, once: bytes) -> float | None:
+        """When (Unix time) a message was published once, if that is remembered."""
+        return listing.published_once(self._here.database, once)
 
     # Claims of others
 

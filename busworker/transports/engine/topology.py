@@ -82,13 +82,14 @@ class Topology:
         # An alternate exchange gets what its exchange can't route, and may have one of its own (RabbitMQ,
         # "Alternate Exchanges"); a circle of them ends where it began.
         seen: set[str] = set()
+        found: dict[int, QueueRecord] = {}
         while exchange not in seen and (not exchange or exchange in self._types):
             seen.add(exchange)
-            found = self._bound(exchange, routing_key)
-            if found or exchange not in self._alternates:
-                return found
+            found |= {queue.id: queue for queue in self._bound(exchange, routing_key)}
+            if exchange not in self._alternates or not all(queue.onlooker for queue in found.values()):
+                break
             exchange = self._alternates[exchange]
-        return ()
+        return found.values()
 
     def _bound(self, exchange: str, routing_key: str) -> Iterable[QueueRecord]:
         if not exchange:
