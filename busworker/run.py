@@ -76,7 +76,7 @@ def supervise(options: StartOptions) -> int:
         importlib.import_module(WORKER_MAIN.partition(":")[0])
         freeze()
         if options.broker.startswith(EMBEDDED):
-            probe(PROBE, options.broker)
+            probe(PROBE, options.broker, options.bus.spec)
         supervisor = Supervisor(_orders(options, service, key))
         code = supervisor.run()
         if supervisor.sockets and options.launch is not None:

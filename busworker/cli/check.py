@@ -9,8 +9,10 @@ from busworker.application import load, require_channels
 from busworker.brokers import parse
 from busworker.bus import Bus
 from busworker.channel import Channel, Subscription, name_of
+from busworker.cli.ending import complain
 from busworker.cli.options import app_of, broker_option, require_app
 from busworker.cli.output import cell, duration, print_table, size
+from busworker.errors import BrokerError
 from busworker.urls import hide_password
 
 
@@ -22,6 +24,8 @@ from busworker.urls import hide_password
 @click.option("--repair", is_flag=True, help="With --store: repair what is wrong. A damaged file is kept.")
 def check(app: str | None, app_option: str | None, broker: str | None, store: bool, repair: bool) -> None:
     """Import APP and show its channels, subscriptions and limits. No broker is needed.
+
+    An embedded store that is there is looked at: queues of this service that nobody serves any more are named.
 
     With --store: check that the file of the embedded store is sound and doesn't contradict itself.
     """
@@ -36,11 +40,35 @@ def check(app: str | None, app_option: str | None, broker: str | None, store: bo
     bus = load(require_app(app or app_option))
     require_channels(bus)
     url = settings.broker_of(bus.broker, broker)
-    parse(url)
+    embedded = parse(url)[0].embedded
     click.echo(f"service {bus.name}")
     click.echo(f"broker  {cell(hide_password(url))}")
     for channel in bus.channels.values():
         _show(bus, channel)
+    if embedded:
+        _show_orphans(url, bus)
+
+
+def _show_orphans(url: str, bus: Bus) -> None:
+    """The queues of this service in an embedded store that it serves no more; a store that isn't there has none."""
+    from busworker.transports import store_exists  # without a store nothing more is loaded
+
+    if not store_exists(url):
+        return
+    from busworker.broker.session import open_session
+    from busworker.subscriptions import orphan_line, orphaned
+
+    try:
+        session = open_session(url, create=False)
+        try:
+            lines = [orphan_line(name, left) for name, left in orphaned(session, bus.spec)]
+        finally:
+            session.close()
+    except BrokerError as error:
+        complain(f"whether the store has queues that nobody serves any more can't be told: {error}")
+        return
+    for line in lines:
+        click.echo(f"\n{cell(line)}")
 
 
 def _show(bus: Bus, channel: Channel) -> None:

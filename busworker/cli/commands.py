@@ -45,6 +45,7 @@ COMMANDS = {
     "restart": ("busworker.cli.steering:restart", "Replace the workers of a running service one by one."),
     "stop": ("busworker.cli.service:stop", "Drain a running service and end it."),
     "dead": ("busworker.cli.dead:dead", "List, show, replay, drop, export, import and run dead letters."),
+    "subscriptions": ("busworker.cli.subscriptions:subscriptions_", "List and remove subscriptions."),
     "relay": ("busworker.cli.relay:relay", "Send what a spool has kept."),
     "demo": ("busworker.cli.demo:demo", "Watch messages survive crashes."),
 }

@@ -23,14 +23,13 @@ from busworker.cli.meant import (
     require_named,
     the_one,
 )
-from busworker.cli.options import json_option
+from busworker.cli.options import given, json_option
 from busworker.cli.output import print_json, print_json_array, print_json_line
 from busworker.cli.reach import Reach
 from busworker.cli.replay import replay
 from busworker.groups import By, Group, grouped
 from busworker.letters import DeadLetter, Filter
 from busworker.pace import Pace
-from busworker.urls import hide_password
 
 LIST_LIMIT = 100
 
@@ -82,7 +81,7 @@ def show(as_json: bool, **which: Any) -> None:
     if as_json:
         print_json(letter)
     else:
-        shown.print_letter(letter, options=_where(which))
+        shown.print_letter(letter, options=given(which["broker"], which["app"]))
 
 
 @dead.command()
@@ -119,12 +118,6 @@ def export(limit: int, **which: Any) -> None:
                 missing.discard(letter.id)
                 print_json_line(letter)
     require_all(wanted, wanted.ids - missing, complete=limit == 0)
-
-
-def _where(which: dict[str, Any]) -> list[str]:
-    """The options by which a command found its broker; a password is hidden, and has to be written again."""
-    broker = [] if which["broker"] is None else ["--broker", hide_password(which["broker"])]
-    return broker if which["app"] is None else [*broker, "--app", which["app"]]
 
 
 def _grouped(there: Reach, wanted: Filter, by: By) -> list[Group]:

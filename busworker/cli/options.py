@@ -12,6 +12,7 @@ from busworker.errors import ConfigurationError
 from busworker.names import checked_name
 from busworker.settings import Setting
 from busworker.units import seconds
+from busworker.urls import hide_password
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,6 +51,15 @@ def app_option(function: F) -> F:
 def json_option(function: F) -> F:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
+
+
+def given(broker: str | None, app: str | None) -> list[str]:
+    """The options by which a command found its broker, for another one that it suggests.
+
+    A password is hidden, and has to be written again.
+    """
+    words = [] if broker is None else ["--broker", hide_password(broker)]
+    return words if app is None else [*words, "--app", app]
 
 
 DURATION = checked(lambda text: seconds(text, "duration"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from busworker import deadletters, settings
+from busworker import deadletters, settings, subscriptions
 from busworker.broker import topology
 from busworker.bus import Bus
 from busworker.cli.options import app_of
@@ -30,6 +30,15 @@ class Reach:
     embedded: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A session with the broker of `url`, and the application, if one is named."""
+
+    session: Session
+    url: str
+    bus: Bus | None
+
+
 @contextmanager
 def reach(broker: str | None, app: str | None, arguments: Sequence[str], ids: Sequence[str]) -> Generator[Reach]:
     """Connects, and finds out what the arguments of a command mean.
@@ -39,29 +48,33 @@ def reach(broker: str | None, app: str | None, arguments: Sequence[str], ids: Se
         NothingMatches: what was named isn't there.
         click.UsageError: the broker can't list its queues, and neither a full SELECTOR nor `--app` was given.
     """
-    from busworker.broker.session import open_session  # so that --help stays quick
-
-    bus = application(app)
-    session = open_session(settings.broker_of(bus.broker if bus else None, broker), create=False)
-    try:
+    with connected(broker, app) as there:
+        session, bus = there.session, there.bus
         listed = deadletters.subscriptions(session)
-        declared = declared_by(bus) if bus else []
+        declared = subscriptions.declared(bus.spec) if bus else []
         if listed is None and bus is None:
             queues, named = _blind(session, arguments)
         else:
             queues, named = sighted(arguments, listed or [], declared)
         yield Reach(session, queues, (*named, *ids), embedded=listed is not None)
+
+
+@contextmanager
+def connected(broker: str | None, app: str | None) -> Generator[Connected]:
+    """Connects to the broker that a command means.
+
+    Raises:
+        BrokerUnavailable: there is no broker, or no store; none is made.
+    """
+    from busworker.broker.session import open_session  # so that --help stays quick
+
+    bus = application(app)
+    url = settings.broker_of(bus.broker if bus else None, broker)
+    session = open_session(url, create=False)
+    try:
+        yield Connected(session, url, bus)
     finally:
         session.close()
-
-
-def declared_by(bus: Bus) -> list[str]:
-    """The subscriptions that an application declares."""
-    return [
-        topology.subscription(subscription.topic, bus.name, channel.name)
-        for channel in bus.spec.channels
-        for subscription in channel.subscriptions
-    ]
 
 
 def sighted(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from busworker.declaration import ServiceSpec
 from busworker.errors import BrokerUnavailable, BusworkerError, ConfigurationError, TopologyMismatch
 from busworker.supervisor import child
 from busworker.supervisor.child import Birth
@@ -26,15 +27,16 @@ ERRORS: dict[int, type[BusworkerError]] = {
 
 @dataclass(frozen=True, slots=True)
 class ProbeJob:
-    """What to call with the broker's URL, as "module:function", and where to write what it raised."""
+    """What to call with the broker's URL and the service, as "module:function", and where to write what it raised."""
 
     entry: str
     url: str
+    service: ServiceSpec | None
     answer: socket.socket
 
 
-def probe(entry: str, url: str) -> None:
-    """Calls `entry` with the URL in a child.
+def probe(entry: str, url: str, service: ServiceSpec | None = None) -> None:
+    """Calls `entry` with the URL and the service in a child, which may log.
 
     Raises:
         BrokerUnavailable, ConfigurationError, TopologyMismatch: as the entry point raised it.
@@ -42,7 +44,7 @@ def probe(entry: str, url: str) -> None:
     """
     ours, theirs = socket.socketpair()
     with ours:
-        job = ProbeJob(entry, url, theirs)
+        job = ProbeJob(entry, url, service, theirs)
         pid = child.fork(Birth("busworker: probe", "probe", f"{__name__}:main", job, (theirs.fileno(),)))
         theirs.close()
         text = _read(ours)
@@ -55,9 +57,9 @@ def probe(entry: str, url: str) -> None:
 def main(job: ProbeJob) -> int:
     """The child: 0, or the number of the error whose text it has written."""
     module, _, function = job.entry.partition(":")
-    call = cast("Callable[[str], None]", getattr(importlib.import_module(module), function))
+    call = cast("Callable[[str, ServiceSpec | None], None]", getattr(importlib.import_module(module), function))
     try:
-        call(job.url)
+        call(job.url, job.service)
     except (BrokerUnavailable, ConfigurationError, TopologyMismatch) as error:
         job.answer.sendall(str(error).encode(errors="replace")[:4096])
         return next(code for code, kind in ERRORS.items() if isinstance(error, kind))

@@ -75,7 +75,12 @@ def test_whatever_a_command_raises_becomes_a_line(
 
 
 @pytest.mark.parametrize(
-    "name", [*COMMANDS, "dead list", "dead show", "dead replay", "dead drop", "dead export", "dead import"]
+    "name",
+    [
+        *COMMANDS,
+        *(f"dead {name}" for name in ("list", "show", "replay", "drop", "export", "import")),
+        *(f"subscriptions {name}" for name in ("list", "remove")),
+    ],
 )
 def test_every_command_has_a_help_text(command: Command, name: str) -> None:
     done = command.run(*name.split(), "--help")
@@ -116,6 +121,9 @@ def test_help_lists_the_commands_and_the_version_is_told(command: Command) -> No
         ("dead replay", "name IDs, a SELECTOR, or --everywhere"),
         ("dead drop --yes", "name IDs, a SELECTOR, or --everywhere"),
         ("dead drop x --everywhere", "not both"),
+        ("subscriptions list unrouted", "names no subscription"),
+        ("subscriptions remove email.welcome", "write TOPIC/SERVICE.CHANNEL"),
+        ("subscriptions remove", "Missing argument"),
         ("dead import nofile", "No such file"),
         ("dead run m1", "no application: name it"),
     ],

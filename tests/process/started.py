@@ -19,19 +19,19 @@ def handle(event: dict[str, int]) -> None:
     pass
 
 
-def fitting(url: str) -> None:
+def fitting(url: str, service: object) -> None:
     pass
 
 
-def unavailable(url: str) -> None:
+def unavailable(url: str, service: object) -> None:
     raise BrokerUnavailable(f"{url} is out of reach")
 
 
-def wrong(url: str) -> None:
+def wrong(url: str, service: object) -> None:
     raise ConfigurationError(f"{url} makes no sense")
 
 
-def dying(url: str) -> None:
+def dying(url: str, service: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,0 +1,67 @@
+"""What the running services of this user tell, as far as they are on the bus that a command works on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import msgspec
+
+from busworker.cli.report import Status
+from busworker.errors import ControlError
+from busworker.ipc import control
+from busworker.ipc.control import Instance, NotAnswering, NotRunning
+from busworker.ipc.instance import Identity
+from busworker.urls import bus_identity
+
+ANSWER_WITHIN = 5.0
+"""Seconds that a service has to tell its status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """The services that run here: what they tell, and those that run and don't answer."""
+
+    told: list[Status]
+    silent: list[Instance]
+
+
+def services_here(broker: str, names: Collection[str] | None = None) -> Here:
+    """The running services of this user on a broker.
+
+    Args:
+        broker: its URL.
+        names: of the services that are meant; None: all.
+    """
+    bus = bus_identity(broker)
+
+    def meant(who: Identity | Instance) -> bool:
+        return bus_identity(who.broker) == bus and (names is None or who.service in names)
+
+    here = Here([], [])
+    for one in filter(meant, control.running(meant)):
+        try:
+            status = None if one.silent else _status(one)
+        except NotRunning:
+            continue  # it has ended meanwhile
+        except NotAnswering:
+            status = None
+        if status is None:
+            here.silent.append(one)
+        else:
+            here.told.append(status)
+    return here
+
+
+def served(here: Here, name: str) -> list[Status]:
+    """Those of them that have a handler for a subscription."""
+    return [one for one in here.told if any(name in channel.subscriptions for channel in one.channels)]
+
+
+def _status(one: Instance) -> Status:
+    try:
+        return msgspec.convert(control.ask(one.path, "status", {}, ANSWER_WITHIN), Status)
+    except msgspec.ValidationError as error:
+        raise ControlError(
+            f"the status of {one.service} makes no sense ({error}): use the busworker it runs"
+        ) from error
