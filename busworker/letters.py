@@ -154,8 +154,8 @@ def read_letter(delivery: Delivery, *, with_bytes: bool = False) -> DeadLetter:
         topic=envelope.topic,
         reason=_reason(delivery),
         attempts=_attempts(delivery, envelope),
-        published_at=_rfc3339(utc(envelope.published_at)),
-        dead_at=_rfc3339(_dead_at(delivery)),
+        published_at=rfc3339(utc(envelope.published_at)),
+        dead_at=rfc3339(_dead_at(delivery)),
         error=_cause(read_json(delivery.headers.get(ERROR))),
         worker=_worker(read_json(delivery.headers.get(WORKER))),
         headers={name: _jsonable(value) for name, value in own_headers_removed(delivery.headers).items()},
@@ -172,7 +172,7 @@ def history_entry(letter: DeadLetter, now: float) -> dict[str, object]:
         "reason": letter.reason,
         "attempts": letter.attempts,
         "error": msgspec.to_builtins(letter.error),
-        "replayed_at": _rfc3339(utc(now)),
+        "replayed_at": rfc3339(utc(now)),
     }
 
 
@@ -230,7 +230,8 @@ def _moment(value: object) -> datetime | None:
         return None
 
 
-def _rfc3339(moment: datetime | None) -> str | None:
+def rfc3339(moment: datetime | None) -> str | None:
+    """A moment as RFC 3339 with milliseconds."""
     return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -268,7 +269,7 @@ def _jsonable(value: object) -> object:
         case bytes():
             return as_text(value)
         case datetime():
-            return _rfc3339(_moment(value))
+            return rfc3339(_moment(value))
         case dict():
             items = cast("dict[str, object]", value).items()
             return {name: _jsonable(part) for name, part in items}

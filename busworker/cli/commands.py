@@ -46,6 +46,7 @@ COMMANDS = {
     "stop": ("busworker.cli.service:stop", "Drain a running service and end it."),
     "dead": ("busworker.cli.dead:dead", "List, show, replay, drop, export, import and run dead letters."),
     "subscriptions": ("busworker.cli.subscriptions:subscriptions_", "List and remove subscriptions."),
+    "why": ("busworker.cli.why:why", "Show where a message is, and why."),
     "tail": ("busworker.cli.tail:tail", "Show events as they are published."),
     "relay": ("busworker.cli.relay:relay", "Send what a spool has kept."),
     "demo": ("busworker.cli.demo:demo", "Watch messages survive crashes."),

@@ -12,7 +12,10 @@ from busworker.errors import ControlError
 from busworker.ipc import control
 from busworker.ipc.control import Instance, NotAnswering, NotRunning
 from busworker.ipc.instance import Identity
+from busworker.ipc.scoreboard import ID_BYTES
+from busworker.letters import rfc3339
 from busworker.urls import bus_identity
+from busworker.whereabouts import Holder
 
 ANSWER_WITHIN = 5.0
 """Seconds that a service has to tell its status."""
@@ -56,6 +59,19 @@ def services_here(broker: str, names: Collection[str] | None = None) -> Here:
 def served(here: Here, name: str) -> list[Status]:
     """Those of them that have a handler for a subscription."""
     return [one for one in here.told if any(name in channel.subscriptions for channel in one.channels)]
+
+
+def executing(here: Here, message_id: str) -> list[tuple[Holder, list[str]]]:
+    """The workers that execute a message now, each with the subscriptions of its channel."""
+    # As a scoreboard shows it, which has no room for a longer one.
+    shown = message_id.encode("utf-8", "replace")[: ID_BYTES - 1].split(b"\0", 1)[0].decode("utf-8", "replace")
+    return [
+        (Holder(one.service, one.instance, channel.name, it.slot, it.pid, rfc3339(it.since)), channel.subscriptions)
+        for one in here.told
+        for channel in one.channels
+        for it in channel.workers
+        if it.message is not None and it.message == shown
+    ]
 
 
 def _status(one: Instance) -> Status:

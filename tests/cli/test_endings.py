@@ -124,6 +124,8 @@ def test_help_lists_the_commands_and_the_version_is_told(command: Command) -> No
         ("subscriptions list unrouted", "names no subscription"),
         ("subscriptions remove email.welcome", "write TOPIC/SERVICE.CHANNEL"),
         ("subscriptions remove", "Missing argument"),
+        ("why", "Missing argument"),
+        ("why m1 a/b/c", "names no subscription"),
         ("tail User.*", "is no pattern"),
         ("tail a --limit 0", "0"),
         ("dead import nofile", "No such file"),
