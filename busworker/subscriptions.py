@@ -9,7 +9,6 @@ import msgspec
 
 from busworker.broker import topology
 from busworker.declaration import ServiceSpec
-from busworker.letters import queue_of
 from busworker.message import BUS_EXCHANGE
 
 if TYPE_CHECKING:
@@ -64,10 +63,15 @@ def work_queue(name: str) -> str:
     return f"{BUS_EXCHANGE}.{name}"
 
 
+def dead_queue(name: str) -> str:
+    """The queue of its dead letters."""
+    return topology.dead_queue(work_queue(name))
+
+
 def load(session: Session, name: str) -> Load:
     """How a subscription is now."""
     work = work_queue(name)
-    counts, dead = session.counts(work), session.counts(queue_of(name))
+    counts, dead = session.counts(work), session.counts(dead_queue(name))
     return Load(
         None if counts is None else counts.ready,
         None if counts is None else counts.in_flight,
@@ -109,10 +113,10 @@ def remove(session: Session, name: str, *, dead: bool) -> Removed | None:
     messages = session.delete(work_queue(name))
     if messages is None:
         return None
-    counts = session.counts(queue_of(name))
+    counts = session.counts(dead_queue(name))
     if counts is None or (counts.ready and not dead):
         return Removed(messages, 0)
-    return Removed(messages, session.delete(queue_of(name)) or 0)
+    return Removed(messages, session.delete(dead_queue(name)) or 0)
 
 
 def lost(loads: Sequence[Load]) -> tuple[int, int, int | None]:

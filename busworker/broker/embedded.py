@@ -37,6 +37,7 @@ class EmbeddedSession(Session):
         self._held: dict[int, int] = {}
         self._arrived: list[Delivery] = []
         self._concluded: list[int] = []
+        self._listened: list[str] = []
         self._connection = connect(broker, claim_file=claim_file)
         try:
             with translated(broker):
@@ -58,8 +59,12 @@ class EmbeddedSession(Session):
 
     def listen(self, topic: str, window: int) -> None:
         with translated(self.broker):
-            queue = self._declarer.tail(topic)
-        self.consume(queue, window)
+            self._listened.append(self._declarer.tail(topic))
+        self.consume(self._listened[-1], window)
+
+    def missed(self) -> int | None:
+        with translated(self.broker):
+            return sum(int(self._channel.queue_dropped(queue)) for queue in self._listened)
 
     def fetch(self, window: int) -> list[Delivery]:
         with translated(self.broker):

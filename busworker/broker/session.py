@@ -117,6 +117,10 @@ class Session(ABC):
         (`topology.TAIL_MOST`); the oldest goes.
         """
 
+    def missed(self) -> int | None:
+        """Of what was listened to, how many weren't fetched in time, and are gone; None: it can't be told (AMQP)."""
+        return None
+
     @abstractmethod
     def fetch(self, window: int) -> list[Delivery]:
         """What has arrived, without waiting.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from busworker.cli.ending import complain
 from busworker.cli.report import Status
 from busworker.errors import ControlError
 from busworker.ipc import control
@@ -54,6 +55,12 @@ def services_here(broker: str, names: Collection[str] | None = None) -> Here:
         else:
             here.told.append(status)
     return here
+
+
+def tell_silent(here: Here) -> None:
+    """Says on stderr of which services it isn't known what they do."""
+    for one in here.silent:
+        complain(f"service {one.service} (pid {one.pid}) runs here and doesn't answer: what it does isn't known")
 
 
 def served(here: Here, name: str) -> list[Status]:

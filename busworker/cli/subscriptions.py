@@ -13,7 +13,7 @@ from busworker.cli.ending import complain, end_orderly
 from busworker.cli.options import app_option, broker_option, given, json_option
 from busworker.cli.output import print_json_array, print_table
 from busworker.cli.reach import Connected, connected
-from busworker.cli.serving import Here, served, services_here
+from busworker.cli.serving import Here, served, services_here, tell_silent
 from busworker.declaration import ServiceSpec
 from busworker.errors import AlreadyRunning, NothingMatches
 from busworker.letters import UNROUTED, Selector, parse_selector
@@ -67,6 +67,7 @@ def list_(selector: str | None, broker: str | None, app: str | None, as_json: bo
         here = services_here(there.url, {parts(name)[1] for name in names})
         spec = None if there.bus is None else there.bus.spec
         found = [_listed(name, subscriptions.load(there.session, name), here, spec) for name in names]
+    tell_silent(here)
     if as_json:
         print_json_array(found)
     else:
@@ -93,7 +94,7 @@ def remove(names: Sequence[str], broker: str | None, app: str | None, dead: bool
     with connected(broker, app) as there:
         loads = {name: subscriptions.load(there.session, name) for name in names}
         _require_there(loads, dead=dead)
-        _require_unserved(loads, services_here(there.url, {parts(name)[1] for name in names}))
+        require_unserved(loads, services_here(there.url, {parts(name)[1] for name in names}))
         if not yes and not _confirmed(loads, dead=dead):
             complain("nothing was removed")
             return
@@ -140,12 +141,12 @@ def _is_there(load: Load) -> bool:
 
 def _listed(name: str, load: Load, here: Here, spec: ServiceSpec | None) -> Listed:
     servers = [Server(one.service, one.instance, one.pid) for one in served(here, name)]
-    state = _state(name, here, spec, is_served=bool(servers or load.consumers))
+    state = state_of(name, here, spec, is_served=bool(servers or load.consumers))
     counts = (load.ready, load.in_flight, load.waiting, load.dead)
     return Listed(name, state, load.exists, *counts, load.consumers, servers)
 
 
-def _state(name: str, here: Here, spec: ServiceSpec | None, *, is_served: bool) -> State:
+def state_of(name: str, here: Here, spec: ServiceSpec | None, *, is_served: bool) -> State:
     """`orphaned` only if it is known what its channel serves today: from its application, or a service that runs it."""
     if is_served:
         return "served"
@@ -187,7 +188,12 @@ def _require_there(loads: dict[str, Load], *, dead: bool) -> None:
             raise click.UsageError(f"of {name} only {load.dead} dead letters are left: add --dead to remove these too")
 
 
-def _require_unserved(loads: dict[str, Load], here: Here) -> None:
+def require_unserved(loads: dict[str, Load], here: Here) -> None:
+    """Checks that nobody serves these subscriptions.
+
+    Raises:
+        AlreadyRunning: somebody does, or may.
+    """
     for name, load in loads.items():
         servers = [f"service {one.service} (instance {one.instance}, pid {one.pid})" for one in served(here, name)]
         if servers:

@@ -7,6 +7,7 @@ import math
 import select
 import shutil
 import sys
+import time
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("busworker.cli")
 
-WINDOW = 100
+WINDOW = 200
 """Events that are fetched and not shown yet."""
 AGAIN = 1.0
 """Seconds between two tries to connect."""
+TELL_EVERY = 1.0
+"""Seconds between two lines that say what was missed."""
 LONGEST, LEAST = 200, 20
 """Characters of a line where stdout is no terminal, and of a body where the line has no room for it."""
 UNKEPT = " (what nobody subscribes to isn't kept as unrouted meanwhile)"
@@ -109,6 +112,7 @@ def _again(url: str, topic: str) -> Session:
 def _deliveries(session: Session) -> Generator[Delivery]:
     from busworker.broker.session import Settled
 
+    missed, tell_at = 0, time.monotonic()
     while True:
         with UNINTERRUPTED:
             session.keep_alive()
@@ -117,7 +121,18 @@ def _deliveries(session: Session) -> Generator[Delivery]:
         with UNINTERRUPTED:
             session.submit([Settled(delivery.tag, "ack") for delivery in arrived])
             session.concluded()
+        if time.monotonic() >= tell_at:
+            missed, tell_at = _told(session, missed), time.monotonic() + TELL_EVERY
         _wait(session.filenos(), 0 if arrived else session.next_due())
+
+
+def _told(session: Session, before: int) -> int:
+    """Says how many more events than `before` were missed; how many in all."""
+    with UNINTERRUPTED:
+        missed = session.missed() or 0
+    if missed > before:
+        complain(f"{missed - before} events were not shown: they came faster than they could be")
+    return missed
 
 
 def _wait(descriptors: Mapping[int, bool], seconds: float) -> None:

@@ -14,7 +14,7 @@ from busworker.cli.ending import end_orderly
 from busworker.cli.options import app_option, broker_option, given, json_option
 from busworker.cli.output import cell, print_json
 from busworker.cli.reach import Connected, connected
-from busworker.cli.serving import Here, executing, services_here
+from busworker.cli.serving import Here, executing, services_here, tell_silent
 from busworker.errors import NothingMatches
 from busworker.letters import UNROUTED, Filter, Selector, parse_selector, queue_of, rfc3339
 from busworker.message import utc
@@ -82,6 +82,7 @@ def _answer(there: Connected, message_id: str, wanted: Sequence[Selector]) -> An
     else:
         places = [it for one in stored if (it := place(one.delivery, held=one.held, due=one.due)) is not None]
         here = services_here(there.url)  # later, so that what was ready a moment ago is seen to execute
+    tell_silent(here)
     found = [one for one in executed(places, executing(here, message_id)) if _is_meant(one, wanted)]
     return Answer(message_id, found, _published(there, found, message_id), complete=stored is not None)
 

@@ -283,6 +283,15 @@ class Channel(DeclaringChannel):
         except MissingEntity:
             return None
 
+    def queue_dropped(self, queue: str) -> int:
+        """How many messages the length limit of a queue has dropped.
+
+        Raises:
+            amqp.exceptions.NotFound: there is no such queue.
+        """
+        with missing_as_not_found():
+            return self._store.dropped(queue)
+
     def count_routing_key(self, queue: str, routing_key: str) -> int:
         """The number of a queue's messages with a routing key; 0 if there is no such queue."""
         return self._store.count_routing_key(queue, routing_key)

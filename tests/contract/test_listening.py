@@ -54,6 +54,7 @@ def test_only_so_much_is_kept_for_who_does_not_fetch(engine: Bench) -> None:
     (queue,) = tails(session)
     assert session.counts(queue) == Counts(topology.TAIL_MOST, 0)
     assert ids(fetched(slow, 1, window=1)) == ["m10"]
+    assert slow.missed() == 10
     slow.close()
     assert tails(session) == []
 
