@@ -9,6 +9,7 @@ import msgspec
 
 from busworker.broker import topology
 from busworker.declaration import ServiceSpec
+from busworker.errors import BrokerUnavailable
 from busworker.message import BUS_EXCHANGE
 
 if TYPE_CHECKING:
@@ -109,6 +110,9 @@ def remove(session: Session, name: str, *, dead: bool) -> Removed | None:
 
     Returns:
         None: somebody consumes from its queue, and nothing was removed.
+
+    Raises:
+        BrokerUnavailable: also if somebody looks at the dead letters just now (AMQP); they stay, the queue is gone.
     """
     messages = session.delete(work_queue(name))
     if messages is None:
@@ -116,7 +120,10 @@ def remove(session: Session, name: str, *, dead: bool) -> Removed | None:
     counts = session.counts(dead_queue(name))
     if counts is None or (counts.ready and not dead):
         return Removed(messages, 0)
-    return Removed(messages, session.delete(dead_queue(name)) or 0)
+    letters = session.delete(dead_queue(name))
+    if letters is None:
+        raise BrokerUnavailable(f"another command looks at the dead letters of {name}, so they were left: try again")
+    return Removed(messages, letters)
 
 
 def lost(loads: Sequence[Load]) -> tuple[int, int, int | None]:
