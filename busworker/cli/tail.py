@@ -151,7 +151,8 @@ def _wait(descriptors: Mapping[int, bool], seconds: float) -> None:
 
 def _show(delivery: Delivery) -> None:
     event = read_published(delivery)
-    head = "  ".join(map(cell, (event.published_at, event.topic, event.id)))
+    moment = event.published_at and event.published_at.replace(".000", "")  # always 0: AMQP has whole seconds
+    head = "  ".join(map(cell, (moment, event.topic, event.id)))
     click.echo(f"{head}  {_shortened(delivery.body, _width() - len(head) - 2)}")
 
 
