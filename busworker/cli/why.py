@@ -49,8 +49,9 @@ class Answer(msgspec.Struct, frozen=True):
 def why(message_id: str, selectors: Sequence[str], broker: str | None, app: str | None, as_json: bool) -> None:
     """Show where a message is: ready, in flight, waiting, dead or unrouted, and why.
 
-    SELECTOR is [TOPIC/]SERVICE[.CHANNEL]; only those are looked at. On AMQP only dead letters, unrouted messages and
-    what services execute here can be seen, of subscriptions that a SELECTOR, --app or a running service names.
+    SELECTOR is [TOPIC/]SERVICE[.CHANNEL], or unrouted; only those are looked at. On AMQP only dead letters, unrouted
+    messages and what services execute here can be seen, of subscriptions that a SELECTOR, --app or a running service
+    names.
     """
     wanted = [_selector(text) for text in selectors]
     end_orderly()  # what is held on AMQP goes back in its order
@@ -88,8 +89,10 @@ def _answer(there: Connected, message_id: str, wanted: Sequence[Selector]) -> An
 
 
 def _is_meant(one: Place, wanted: Sequence[Selector]) -> bool:
-    if not wanted or one.subscription is None:
+    if not wanted:
         return True
+    if one.subscription is None:
+        return one.state != "unrouted" or any(selector.service == UNROUTED for selector in wanted)
     return any(selector.matches(one.subscription) for selector in wanted)
 
 

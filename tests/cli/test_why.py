@@ -75,6 +75,8 @@ def test_what_was_published_with_an_id_and_is_done_is_told(stage: Stage, command
     command.run("publish", "nobody.listens", "1", "--id", "m1")
     unrouted = command.run("why", "m1").stdout
     assert unrouted.startswith("unrouted nobody.listens: nobody subscribed to it")
+    assert command.run("why", "m1", "unrouted").stdout == unrouted
+    assert command.run("why", "m1", "shop").returncode == 66
     command.run("publish", "order.placed", '"a"', "--id", "m2", "--delay", "600")
     assert command.run("why", "m2").stdout.startswith("order.placed: published for later")
     command.run("publish", "order.placed", '"a"', "--id", "m3")
