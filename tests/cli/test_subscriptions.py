@@ -64,7 +64,6 @@ def test_what_nobody_serves_any_more_is_told_and_can_be_removed(stage: Stage, co
     assert (only.returncode, only.stdout) == (2, "")
     assert "add --dead" in only.stderr
     assert command.run("subscriptions", "remove", GONE, "--yes", "--dead").returncode == 0
-    assert command.run("subscriptions", "remove", GONE, "--yes", "--dead").returncode == 66
     assert command.run("subscriptions", "list", GONE).returncode == 66
 
 

@@ -3,7 +3,9 @@
 import json
 from typing import Any
 
-from tests.support import Command, Stage, wait_until
+from busworker.broker.session import open_session
+from tests.contract.bench import ack, event, fetched
+from tests.support import Command, Home, Stage, wait_until
 from tests.support.transports import EVERYWHERE
 
 APP = """
@@ -69,20 +71,25 @@ def test_a_message_is_found_in_each_of_its_subscriptions(stage: Stage, command: 
     assert (absent.returncode, absent.stdout, absent.stderr.count("\n")) == (66, "", 1)
 
 
-def test_what_was_published_with_an_id_and_is_done_is_told(stage: Stage, command: Command) -> None:
-    stage.home.write("shop.py", APP.replace('wait_for("go")', ""))
-    service = stage.start("shop", "--channel", "mail")
-    command.run("publish", "nobody.listens", "1", "--id", "m1")
-    unrouted = command.run("why", "m1").stdout
+def test_what_was_published_with_an_id_and_is_done_is_told(command: Command, home: Home) -> None:
+    session = open_session(f"filesystem://{home.state}/busworker/bus")
+    session.declare()
+    work = session.declare_work("order.placed", "shop", "mail")
+    done, later = event("order.placed", message_id="done"), event("order.placed", message_id="later")
+    done.once, later.delay = True, 600
+    session.publish([done, later, event("nobody.listens", message_id="lost")])
+    session.consume(work, 1)
+    session.settle([ack(one) for one in fetched(session, 1)])
+    session.close()
+
+    unrouted = command.run("why", "lost").stdout
     assert unrouted.startswith("unrouted nobody.listens: nobody subscribed to it")
-    assert command.run("why", "m1", "unrouted").stdout == unrouted
-    assert command.run("why", "m1", "shop").returncode == 66
-    command.run("publish", "order.placed", '"a"', "--id", "m2", "--delay", "600")
-    assert command.run("why", "m2").stdout.startswith("order.placed: published for later")
-    command.run("publish", "order.placed", '"a"', "--id", "m3")
-    done = wait_until(lambda: (it := command.run("why", "m3")).returncode == 66 and it, 20, "its end")
-    assert "no subscription holds m3: it was published to order.placed at " in done.stderr
-    service.terminate()
+    assert command.run("why", "lost", "unrouted").stdout == unrouted
+    assert command.run("why", "lost", "shop").returncode == 66
+    assert command.run("why", "later").stdout.startswith("order.placed: published for later")
+    told = command.run("why", "done")
+    assert (told.returncode, told.stdout) == (66, "")
+    assert "no subscription holds done: it was published to order.placed at " in told.stderr
 
 
 def test_on_rabbitmq_somebody_has_to_say_where(command: Command, amqp_url: str) -> None:
