@@ -1,4 +1,4 @@
-"""What the supervisor gives a child at its fork: plain data that all three process kinds may import.
+"""What the supervisor gives a child at its fork: plain data that all kinds of processes may import.
 
 Nothing here is sent anywhere: a job lives in the supervisor's memory and the forked child uses its copy.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 from busworker.bus import Bus
-from busworker.declaration import ChannelSpec
+from busworker.declaration import ChannelSpec, ServiceSpec
 from busworker.ipc.scoreboard import Scoreboard
+from busworker.ipc.tally import Tally
 from busworker.retention import Retention
 
 
@@ -24,6 +26,7 @@ class ConsumerJob:
         broker: the broker's URL, password included.
         link: its end of the link to the supervisor.
         board: the pool's scoreboard, locked.
+        tally: where the pool counts.
         retention: how long dead letters and unrouted messages are kept.
         paused: whether the channel is paused, so that nothing is taken before `Resume` comes.
     """
@@ -33,6 +36,7 @@ class ConsumerJob:
     broker: str
     link: socket.socket
     board: Scoreboard
+    tally: Tally
     retention: Retention
     paused: bool = False
 
@@ -53,6 +57,7 @@ class WorkerJob:
         stacks: the file for its Python stacks at its end (`ipc.stacks`).
         log_stacks: the file of all processes for those that the log wants.
         board: the pool's scoreboard.
+        tally: where the pool counts.
     """
 
     bus: Bus | None
@@ -65,3 +70,23 @@ class WorkerJob:
     stacks: int
     log_stacks: int
     board: Scoreboard
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class HttpJob:
+    """What metrics and probes are made from.
+
+    Attributes:
+        service: what is declared, reduced to the channels that run.
+        instance: the instance's name.
+        listener: the listening socket.
+        control: the path of the supervisor's control socket.
+        tallies: where each pool counts, by channel.
+    """
+
+    service: ServiceSpec
+    instance: str
+    listener: socket.socket
+    control: Path
+    tallies: dict[str, Tally]

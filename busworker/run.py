@@ -16,10 +16,13 @@ import msgspec
 import setproctitle
 
 from busworker import logs, places, procfs
+from busworker.addresses import parse_address
 from busworker.brokers import parse
 from busworker.declaration import ServiceSpec
+from busworker.errors import ConfigurationError
 from busworker.ipc import control
 from busworker.ipc.instance import Identity, already_running, held, holder
+from busworker.ipc.tally import Tally
 from busworker.launch import Handover, Launch
 from busworker.procfs import Seen
 from busworker.run_options import StartOptions
@@ -28,14 +31,16 @@ from busworker.supervisor.boards import open_board
 from busworker.supervisor.child import freeze
 from busworker.supervisor.leftovers import warn_of_leftovers
 from busworker.supervisor.main import Supervisor
-from busworker.supervisor.orders import Orders
+from busworker.supervisor.orders import Http, Orders
 from busworker.supervisor.probe import probe
+from busworker.supervisor.web import listen
 from busworker.urls import hide_password
 
 log = logging.getLogger("busworker.supervisor")
 
 CONSUMER_MAIN = "busworker.consumer.main:main"
 WORKER_MAIN = "busworker.worker.main:main"
+HTTP_MAIN = "busworker.http.main:main"
 GONE_WITHIN = 0.5
 """Seconds for the last processes of a killed service to let go of its control socket."""
 PATIENCE = 2.0
@@ -51,8 +56,8 @@ def supervise(options: StartOptions) -> int:
         AlreadyRunning: the same service, broker and instance runs already; nothing was touched.
         BrokerUnavailable, TopologyMismatch: the embedded store can't be opened. A broker elsewhere is not
             tried here: its consumers go on trying, and report what trying doesn't help.
-        ConfigurationError: the broker's URL is wrong, a folder or a scoreboard can't be used, or processes of an
-            earlier run don't go.
+        ConfigurationError: the broker's URL is wrong, a folder, a scoreboard or the address for HTTP can't be used, or
+            processes of an earlier run don't go.
 
     Guarantees:
         Call it in the main thread of a process that may fork. No child outlives it, whatever ends it.
@@ -149,10 +154,12 @@ def _chosen(options: StartOptions) -> ServiceSpec:
 
 def _orders(options: StartOptions, service: ServiceSpec, key: str) -> Orders:
     handover = None if options.launch is None else options.launch.handover
+    http = None if options.http is None else _http(options.http, again=handover is not None)
     boards = {
         channel.name: open_board(places.board_path(key, channel.name), channel.processes)
         for channel in service.channels
     }
+    tallies = {channel.name: Tally(len(channel.subscriptions)) for channel in service.channels}
     return Orders(
         service=service,
         instance=options.instance,
@@ -162,12 +169,29 @@ def _orders(options: StartOptions, service: ServiceSpec, key: str) -> Orders:
         grace=options.grace,
         retention=options.retention,
         boards=boards,
+        tallies=tallies,
         socket=places.socket_path(key),
         consumer_main=CONSUMER_MAIN,
         worker_main=WORKER_MAIN,
         key=key,
         launch=options.launch,
         spool=options.spool,
+        http=http,
         sockets=() if handover is None else handover.sockets,
         mark=remains.new_mark(key),
     )
+
+
+def _http(address: str, *, again: bool) -> Http:
+    """Metrics and probes there. Started `again`, a service doesn't end because somebody else has taken the address.
+
+    Raises:
+        ConfigurationError: the address can't be had.
+    """
+    where = parse_address(address, "--http")
+    try:
+        return Http(where, HTTP_MAIN, listen(where))
+    except ConfigurationError:
+        if not again:
+            raise
+        return Http(where, HTTP_MAIN, None)

@@ -26,6 +26,7 @@ class StartOptions:
         workers: the number of workers by channel; only these channels run.
         launch: how this process was started; None: unknown, so it can't start itself again.
         spool: the folder in which publishers of this bus keep what the broker can't take; None: there is none.
+        http: where metrics and probes are served, as `addresses.parse_address` takes it; None: nowhere.
     """
 
     app: str
@@ -40,3 +41,4 @@ class StartOptions:
     workers: dict[str, int]
     launch: Launch | None = None
     spool: str | None = None
+    http: str | None = None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
+from busworker.addresses import parse_address
 from busworker.errors import ConfigurationError
 from busworker.names import checked_name
 from busworker.places import default_broker
@@ -104,6 +105,12 @@ def _folder(value: object, where: str) -> str:
     return str(Path(_text(value, where)).expanduser().absolute())
 
 
+def _address(value: object, where: str) -> str:
+    text = _text(value, where)
+    parse_address(text, where)
+    return text
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[object, str], str]:
     def read(value: object, where: str) -> str:
         text = _text(value, where).lower()
@@ -157,6 +164,14 @@ UNROUTED_MAX_AGE = Setting(
 SPOOL = Setting(
     "spool", "folder", None, "Where a publisher keeps what its broker can't take.", _folder, metavar="FOLDER"
 )
+HTTP = Setting(
+    "http",
+    "[HOST]:PORT or unix:/path",
+    None,
+    "Serve /metrics, /livez, /readyz and /startupz there.",
+    _address,
+    metavar="ADDR",
+)
 LOG_LEVEL = Setting(
     "log_level",
     "level",
@@ -187,6 +202,7 @@ SETTINGS: tuple[Setting[str] | Setting[int] | Setting[float], ...] = (
     DEAD_MAX_COUNT,
     UNROUTED_MAX_AGE,
     SPOOL,
+    HTTP,
     LOG_LEVEL,
     LOG_FORMAT,
 )

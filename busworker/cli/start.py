@@ -39,6 +39,7 @@ log = logging.getLogger("busworker.cli")
 @setting_option(settings.DEAD_MAX_AGE)
 @setting_option(settings.DEAD_MAX_COUNT)
 @setting_option(settings.UNROUTED_MAX_AGE)
+@setting_option(settings.HTTP)
 @click.option("--no-preload", is_flag=True, help="Import the application in each worker instead of once.")
 @setting_option(settings.LOG_LEVEL)
 @setting_option(settings.LOG_FORMAT)
@@ -80,6 +81,7 @@ def start(app: str | None, app_option: str | None, broker: str | None, **options
         workers=workers(bus.spec, options["channels"], settings.find(settings.PROCESSES, options["processes"])),
         launch=launch,
         spool=settings.find(settings.SPOOL, declared=bus.spool),
+        http=settings.find(settings.HTTP, options["http"]),
     )
     if not only_check:
         return run.supervise(chosen)

@@ -31,12 +31,16 @@ class Ended(msgspec.Struct, gc=False):
 
 
 class Step(msgspec.Struct, gc=False):
-    """What to do about an ended attempt: `delay` is the retry queue it needs, `returned` that nothing is charged."""
+    """What to do about an ended attempt: `delay` is the retry queue it needs, `returned` that nothing is charged.
+
+    `reason` is why it becomes a dead letter.
+    """
 
     item: Settled
     delay: int = 0
     returned: bool = False
     text: str | None = None
+    reason: str | None = None
 
 
 def step(ended: Ended, spec: SubscriptionSpec, now: float) -> Step:
@@ -56,7 +60,7 @@ def step(ended: Ended, spec: SubscriptionSpec, now: float) -> Step:
         case settlement.Dead(reason, attempts, error):
             letter = Letter(reason, attempts, rfc3339(now), error, ended.worker)
             copy = dead_copy(held.delivery, envelope, letter, topology.dead_target(work))
-            return Step(Settled(tag, "ack", (copy,)), text=f"dead: {reason} ({_cause(ended.outcome)})")
+            return Step(Settled(tag, "ack", (copy,)), text=f"dead: {reason} ({_cause(ended.outcome)})", reason=reason)
 
 
 def ended_by_death(

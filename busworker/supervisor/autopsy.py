@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from busworker.ipc.frames import Cause, ProcessDied
 from busworker.supervisor.child import Death
-from busworker.supervisor.state import Worker
+from busworker.supervisor.state import Fate, Worker
 from busworker.units import megabytes
 
 OOM = "; the kernel's OOM killer has just ended a process here, so it was probably that"
@@ -30,6 +30,27 @@ def expected(worker: Worker, ended: Death, *, stopping: bool) -> bool:
     """Whether nobody need wonder about this death: we wanted it."""
     told = worker.retiring or worker.finishing_at is not None or stopping
     return worker.killed is not None or (told and ended.exit_code == 0)
+
+
+def fate(ended: Death, cause: Cause | None, *, told: bool) -> Fate | None:
+    """How a death is counted; None: it was to end.
+
+    Args:
+        ended: how it ended.
+        cause: why we killed it; None: we didn't.
+        told: whether it was told to end, so that ending in order is no death.
+    """
+    match cause:
+        case "stopped":
+            return None
+        case "time_limit" | "memory_limit":
+            return cause
+        case "died":
+            return "killed"
+        case None:
+            if told and ended.exit_code == 0:
+                return None
+            return "exit" if ended.signal is None else "signal"
 
 
 def last_words(worker: Worker, ended: Death, message_id: str, delay: float) -> str:

@@ -1,4 +1,4 @@
-"""What a consumer and a worker are born with: title, role, job and the descriptors they keep."""
+"""What each kind of process is born with: title, role, job and the descriptors they keep."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from typing import NamedTuple
 
 from busworker.declaration import ChannelSpec
-from busworker.jobs import ConsumerJob, WorkerJob
+from busworker.jobs import ConsumerJob, HttpJob, WorkerJob
 from busworker.supervisor.child import Birth
 from busworker.supervisor.orders import Orders
 
@@ -36,6 +36,7 @@ def consumer_birth(orders: Orders, spec: ChannelSpec, link: socket.socket, *, pa
         broker=orders.broker,
         link=link,
         board=orders.boards[spec.name].scoreboard,
+        tally=orders.tallies[spec.name],
         retention=orders.retention,
         paused=paused,
     )
@@ -56,8 +57,16 @@ def worker_birth(orders: Orders, place: Place, ends: Ends) -> Birth:
         stacks=ends.stacks,
         log_stacks=orders.stacks,
         board=orders.boards[place.channel].scoreboard,
+        tally=orders.tallies[place.channel],
     )
     role = f"worker {orders.service.name}.{place.channel}/{place.slot + 1}"
     keep = (ends.link.fileno(), ends.supervisor.fileno(), ends.stacks)
     title = f"busworker: {role} idle"
     return Birth(title, role, orders.worker_main, job, keep, True, orders.stacks, orders.mark, ends.output)
+
+
+def http_birth(orders: Orders, entry: str, listener: socket.socket) -> Birth:
+    """The birth of the process that answers HTTP."""
+    role = f"http {orders.service.name}"
+    job = HttpJob(orders.service, orders.instance, listener, orders.socket, orders.tallies)
+    return Birth(f"busworker: {role}", role, entry, job, (listener.fileno(),), stacks=orders.stacks)

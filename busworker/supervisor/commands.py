@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import msgspec
 
 from busworker.ipc.control import Request
 from busworker.ipc.frames import CountsTold
-from busworker.supervisor import status
+from busworker.supervisor import metrics, status
 from busworker.supervisor.crew import Crew
 from busworker.supervisor.health import Probe, ailing
 from busworker.supervisor.orders import Orders
@@ -25,12 +26,15 @@ COUNTS_WITHIN = 0.08
 """Seconds that consumers have to tell their counts: one that is busy leaves nulls, and status stays quick."""
 MOST_PROCESSES = 1000
 
+Tell: TypeAlias = Callable[[Orders, Service, float, Mapping[str, CountsTold]], status.Document]
+
 
 @dataclass(slots=True)
 class Asked:
-    """A `status` that waits for counts."""
+    """A `status` or `metrics` that waits for counts; `tell` makes the answer."""
 
     client: Client
+    tell: Tell
     until: float
     missing: set[str]
     told: dict[str, CountsTold] = field(default_factory=dict[str, CountsTold])
@@ -60,16 +64,18 @@ class Commands:
 
     @property
     def next_due(self) -> float:
-        """When the next `status` is answered whatever is missing; monotonic seconds."""
+        """When the next one is answered whatever is missing; monotonic seconds."""
         return min((asked.until for asked in self._asked.values()), default=float("inf"))
 
     def handle(self, client: Client, request: Request) -> None:
-        """Carries out a request; the answer follows at once, but for `status`."""
+        """Carries out a request; the answer follows at once, but for `status` and `metrics`."""
         match request.command:
             case "identify":
                 self._answer(client, status.identity(self._orders, self._service, self._started_at))
             case "status":
-                self._ask(client)
+                self._ask(client, status.report)
+            case "metrics":
+                self._ask(client, metrics.report)
             case "health":
                 self._health(client, request.arguments)
             case "scale":
@@ -101,21 +107,21 @@ class Commands:
             asked.told[channel] = told
 
     def turn(self, now: float) -> None:
-        """Answers each `status` for which all counts have come, or whose time is over."""
+        """Answers each for which all counts have come, or whose time is over."""
         for number, asked in list(self._asked.items()):
             if not asked.missing or now >= asked.until:
                 del self._asked[number]
-                document = status.report(self._orders, self._service, self._started_at, asked.told)
+                document = asked.tell(self._orders, self._service, self._started_at, asked.told)
                 self._answer(asked.client, document)
 
     def close(self) -> None:
         """Answers everybody who still waits, with what is known."""
         self.turn(float("inf"))
 
-    def _ask(self, client: Client) -> None:
+    def _ask(self, client: Client, tell: Tell) -> None:
         number = next(self._numbers)
         missing = {name for name, crew in self._crews.items() if crew.ask_counts(number)}
-        self._asked[number] = Asked(client, time.monotonic() + COUNTS_WITHIN, missing)
+        self._asked[number] = Asked(client, tell, time.monotonic() + COUNTS_WITHIN, missing)
 
     def _health(self, client: Client, arguments: Mapping[str, object]) -> None:
         try:

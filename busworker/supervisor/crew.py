@@ -130,6 +130,7 @@ class Crew:
         self._traces[slot] = traces
         worker = self.pool.worker_started(slot, pid, time.monotonic(), since)
         self.board.occupy(slot, worker.incarnation, pid)
+        self._orders.tallies[self.spec.name].use(slot)
         self._workers[slot] = self._watched(ours, partial(self._hear_worker, slot))
         self.memory.added(slot, pid)
         theirs.close()
@@ -347,6 +348,8 @@ class Crew:
         left = traces.close()
         oom = ended.signal == "SIGKILL" and worker.killed is None and self._oom.took_one()
         self.pool.worker_gone(worker.slot, time.monotonic(), worked=view.since != worker.since, number=view.number)
+        told = worker.retiring or worker.finishing_at is not None or self._service.stop is not None
+        self.pool.died("worker", autopsy.fate(ended, worker.killed, told=told))
         self._tell(autopsy.notice(worker, ended, left, oom=oom))
         self._tell_end(worker, ended, view.message_id)
         if self.pool.spoils_roll(worker):
@@ -375,6 +378,8 @@ class Crew:
             self._drop(self._consumer)
             self._consumer = None
         gone = self.pool.consumer_gone(time.monotonic(), worked=worked)
+        if gone is not None:
+            self.pool.died("consumer", autopsy.fate(ended, "stopped" if gone.killed else None, told=gone.drained))
         if gone is not None and not gone.drained:
             log.warning("consumer %s died, pid %d: %s", self.name, gone.pid, ended)
             if self._service.stop is not None:

@@ -30,6 +30,7 @@ from busworker.supervisor.server import Server
 from busworker.supervisor.signals import Signals, block
 from busworker.supervisor.state import Pool, Service
 from busworker.supervisor.undertaker import Undertaker
+from busworker.supervisor.web import Web
 
 log = logging.getLogger("busworker.supervisor")
 
@@ -60,6 +61,7 @@ class Supervisor:
         self._undertaker = Undertaker(
             orders.service.name, orders.mark, [board.scoreboard.path for board in orders.boards.values()]
         )
+        self._web = Web(orders)
         self._child = True
         self._socket = orders.socket
         self._socket_due = 0.0
@@ -142,8 +144,14 @@ class Supervisor:
 
     def _wait(self) -> None:
         self._undertaker.keep()
+        self._web.turn(time.monotonic())
         until = min(
-            self._next_due, self._server.next_due, self._commands.next_due, self._dumps.next_due, self._reload.until
+            self._next_due,
+            self._server.next_due,
+            self._commands.next_due,
+            self._dumps.next_due,
+            self._reload.until,
+            self._web.next_due,
         )
         timeout = min(max(until - time.monotonic(), 0.0), self._look_again())
         events = self._selector.select(timeout)
@@ -170,7 +178,7 @@ class Supervisor:
 
     def _pids(self) -> set[int]:
         """The children that haven't been reaped."""
-        others = {pid for pid in (self._reload.pid, self._undertaker.pid) if pid is not None}
+        others = {pid for pid in (self._reload.pid, self._undertaker.pid, self._web.pid) if pid is not None}
         return others.union(*(pool.pids for pool in self._service.pools.values()))
 
     def _keep_socket(self, now: float) -> None:
@@ -245,7 +253,8 @@ class Supervisor:
             case signal.SIGHUP:
                 self._reload.begin(now)
             case signal.SIGUSR1:
-                self._dumps.ask([process for crew in self._crews.values() for process in crew.processes()])
+                pools = [process for crew in self._crews.values() for process in crew.processes()]
+                self._dumps.ask([*pools, *self._web.processes])
             case _:
                 self._child = True
 
@@ -270,6 +279,7 @@ class Supervisor:
     def _close(self) -> None:
         self._reload.cancel()
         self._undertaker.close()
+        self._web.close()
         self._commands.close()
         if self._renews():
             self._sockets = self._server.hand_over()

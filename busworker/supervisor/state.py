@@ -6,6 +6,8 @@ is observed (a death, a frame, a deadline) goes in here too; `plan` only reads. 
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import msgspec
 
 from busworker.ipc.frames import Cause
@@ -20,6 +22,10 @@ HURRIED_SETTLES = 0.5
 READ_AGAIN = 0.5
 """Seconds until a scoreboard is read again if the disk was too full to write down what it says."""
 CUT_SHORT = 75
+
+Kind: TypeAlias = Literal["consumer", "worker"]
+Fate: TypeAlias = Literal["exit", "signal", "time_limit", "memory_limit", "killed"]
+"""Why a process ended before it was to: by itself, at a limit, or because we had to kill it for another reason."""
 
 
 class Backoff(msgspec.Struct):
@@ -132,6 +138,8 @@ class Pool(msgspec.Struct):
         surge: how many workers more than desired there should be: a rolling restart starts one before one goes.
         spared: (slot, number) of messages whose worker was killed to stop it: never to be charged.
         due: from when on a slot may have a new worker.
+        starts: how many processes of each kind were forked, `consumer` and `worker`.
+        deaths: how many of each kind ended that nobody had told to, by cause.
     """
 
     name: str
@@ -149,6 +157,8 @@ class Pool(msgspec.Struct):
     surge: int = 0
     spared: list[tuple[int, int]] = []
     due: dict[int, float] = {}
+    starts: dict[Kind, int] = msgspec.field(default_factory=lambda: {"consumer": 0, "worker": 0})
+    deaths: dict[tuple[Kind, Fate], int] = {}
     consumer_backoff: Backoff = msgspec.field(default_factory=Backoff)
     worker_backoff: Backoff = msgspec.field(default_factory=Backoff)
 
@@ -207,6 +217,7 @@ class Pool(msgspec.Struct):
 
     def consumer_started(self, pid: int, now: float, counted: tuple[int, int] = (0, 0)) -> Consumer:
         """A consumer was forked."""
+        self.starts["consumer"] += 1
         self.consumer = Consumer(pid, now, counted, paused=self.paused, halted=self.paused)
         return self.consumer
 
@@ -252,6 +263,7 @@ class Pool(msgspec.Struct):
 
     def worker_started(self, slot: int, pid: int, now: float, since: float = 0.0) -> Worker:
         """A worker was forked."""
+        self.starts["worker"] += 1
         self.incarnations[slot] = incarnation = self.next_incarnation(slot)
         self.workers[slot] = worker = Worker(slot, incarnation, pid, now, since)
         return worker
@@ -266,6 +278,11 @@ class Pool(msgspec.Struct):
             self._judge(self.worker_backoff, now, worker.started_at, worked=worked)
             self.due[slot] = self.worker_backoff.until
         return worker
+
+    def died(self, kind: Kind, fate: Fate | None) -> None:
+        """A process was reaped; None: it was to end."""
+        if fate is not None:
+            self.deaths[kind, fate] = self.deaths.get((kind, fate), 0) + 1
 
     def worker_failed_to_start(self, slot: int, now: float) -> None:
         """The fork was refused."""

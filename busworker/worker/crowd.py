@@ -95,7 +95,7 @@ class Crowd:
         outcome = await self._runner.run_beside(handout, partial(self._set_deadline, one))
         del self._executing[handout.number]
         seconds = time.monotonic() - one.begun
-        self._desk.finished(handout.number, seconds, outcome, last=not self._executing)
+        self._desk.finished(handout, one.since, seconds, outcome, last=not self._executing)
         self._desk.show(self._executing)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

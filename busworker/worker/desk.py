@@ -13,7 +13,9 @@ from busworker.errors import ProtocolError
 from busworker.ipc import frames
 from busworker.ipc.link import Link
 from busworker.ipc.scoreboard import Scoreboard
+from busworker.ipc.tally import Tally
 from busworker.outcome import Error
+from busworker.settlement import charged
 from busworker.worker.mailbox import Mailbox
 
 
@@ -31,25 +33,31 @@ class Desk:
 
     Args:
         board: the pool's scoreboard.
+        tally: where the pool counts.
         slot: the worker's, from 0.
         mailbox: the way to the consumer.
         supervisor: the way to the supervisor.
         title: the process title without what it does.
     """
 
-    def __init__(self, board: Scoreboard, slot: int, mailbox: Mailbox, supervisor: Link, title: str) -> None:
+    def __init__(
+        self, board: Scoreboard, tally: Tally, slot: int, mailbox: Mailbox, supervisor: Link, title: str
+    ) -> None:
         self._board = board
+        self._tally = tally
         self._slot = slot
         self._mailbox = mailbox
         self._supervisor = supervisor
         self._title = title
         self._pid = os.getpid()
 
-    def begin_alone(self, handout: frames.Handout) -> None:
-        """A message begins, and nothing is executed beside it; it has no deadline yet."""
+    def begin_alone(self, handout: frames.Handout) -> float:
+        """A message begins, and nothing is executed beside it; it has no deadline yet. The Unix time of that."""
         self.entitle(f"{handout.topic} {handout.id[:6]}")
-        self._board.begin(self._slot, handout.number, handout.key, handout.id, time.time())
+        since = time.time()
+        self._board.begin(self._slot, handout.number, handout.key, handout.id, since)
         self._tell_begun()
+        return since
 
     def begin(self, handout: frames.Handout) -> Executing:
         """A message begins beside others; it has no deadline yet, and is not shown."""
@@ -76,16 +84,21 @@ class Desk:
         """Monotonic seconds at which the worker is killed; 0: never."""
         self._board.write_deadline(self._slot, at)
 
-    def finished(self, number: int, seconds: float, outcome: how.Outcome, *, last: bool) -> None:
-        """Sends an outcome; `last`: nothing is executed any more."""
+    def finished(
+        self, handout: frames.Handout, since: float, seconds: float, outcome: how.Outcome, *, last: bool
+    ) -> None:
+        """Sends the outcome of what began at `since`; `last`: nothing is executed any more."""
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the handler forked has come back here: it settles nothing
+        number = handout.number
         self._report(frames.Finished(number, seconds, outcome))
         # Only now: a finished entry says that the outcome is in the link.
         if last:
             self._board.finish(self._slot, number, time.time())
         else:
             self._board.finish_entry(self._slot, number)
+        if charged(outcome):
+            self._tally.measure(self._slot, handout.subscription, seconds, waited(handout, since))
 
     def entitle(self, what: str) -> None:
         """Says in the process title what the worker does."""
@@ -101,3 +114,13 @@ class Desk:
         except ProtocolError as error:
             failed = how.Raised(Error("PublishFailed", f"the attempt published too much: {error}"))
             self._mailbox.send(frames.Finished(finished.number, finished.seconds, failed))
+
+
+def waited(handout: frames.Handout, since: float) -> float | None:
+    """Seconds from when a message was ready until its handler began, at `since`; None: nobody knows.
+
+    A retry waits in its queue on purpose, and nothing says when that was over.
+    """
+    if handout.attempt > 1 or handout.published_at is None:
+        return None
+    return max(0.0, since - handout.published_at)

@@ -44,7 +44,7 @@ class Worker:
         self._bus.use_port(WorkerPort(self._mailbox, self._bus.publish_deadline))
         self._runner = Runner(self._bus, job.channel, self._set_deadline, self._look)
         title = f"busworker: worker {self._bus.name}.{job.channel}/{job.slot + 1}"
-        self._desk = Desk(job.board, job.slot, self._mailbox, self._supervisor, title)
+        self._desk = Desk(job.board, job.tally, job.slot, self._mailbox, self._supervisor, title)
         self._spec = self._bus.channels[job.channel].spec
         self._recycling = Recycling(self._spec.max_messages, self._spec.memory_limit)
         # A child that a handler forks must not keep the link or the pool's lock: the death of this worker, and of
@@ -88,11 +88,11 @@ class Worker:
 
     def _execute(self, handout: frames.Handout) -> float:
         """Runs the handler and reports; the seconds that it took."""
-        self._desk.begin_alone(handout)
+        since = self._desk.begin_alone(handout)
         started = time.monotonic()
         outcome = self._runner.run(handout)
         seconds = time.monotonic() - started
-        self._desk.finished(handout.number, seconds, outcome, last=True)
+        self._desk.finished(handout, since, seconds, outcome, last=True)
         return seconds
 
     def _start_clean(self) -> Surroundings:

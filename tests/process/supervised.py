@@ -15,6 +15,7 @@ from busworker import logs
 from busworker.declaration import ChannelSpec, ServiceSpec, SubscriptionSpec
 from busworker.ipc import frames
 from busworker.ipc.link import Link
+from busworker.ipc.tally import Tally
 from busworker.jobs import ConsumerJob, WorkerJob
 from busworker.outcome import Returned
 from busworker.retention import Retention
@@ -151,6 +152,7 @@ def main(folder: Path, workers: int) -> int:
         retention=Retention(),
         grace=float(os.environ.get("GRACE", "20")),
         boards={"welcome": open_board(folder / "welcome.board", workers)},
+        tallies={"welcome": Tally(1)},
         socket=folder / "socket",
         consumer_main="tests.process.supervised:consumer",
         worker_main="tests.process.supervised:worker",

@@ -11,7 +11,7 @@ import psutil
 
 from tests.support.home import MARKER
 
-TITLE = re.compile(r"busworker: (?P<role>supervisor|consumer|worker)(?: (?P<subject>\S+))?")
+TITLE = re.compile(r"busworker: (?P<role>supervisor|consumer|worker|http)(?: (?P<subject>\S+))?")
 GONE = (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError)
 
 

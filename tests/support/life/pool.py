@@ -19,6 +19,7 @@ from busworker.declaration import ChannelSpec
 from busworker.ipc import frames
 from busworker.ipc.link import Link, pair
 from busworker.ipc.scoreboard import charge_open
+from busworker.ipc.tally import Tally
 from busworker.jobs import ConsumerJob
 from busworker.retention import Retention
 from busworker.supervisor.boards import open_board
@@ -103,6 +104,7 @@ class Pool:
         self._most_turns = MOST_TURNS_ON_AMQP if self.store.pushes else MOST_TURNS
         self._concurrency = concurrency
         self._channel = ChannelSpec(CHANNEL, SLOTS, concurrency, None, None, SUBSCRIPTIONS)
+        self._tally = Tally(len(SUBSCRIPTIONS))
         self._boards = self._pids = 0
         self._incarnations = Counter[int]()
         self._untold: list[frames.ProcessDied] = []
@@ -333,7 +335,9 @@ class Pool:
         self._spared.clear()
         self._draining = self._said_drained = False
         ours, theirs = pair()
-        job = ConsumerJob(self.store.service, self._channel, self._url, theirs, self._board.scoreboard, Retention())
+        job = ConsumerJob(
+            self.store.service, self._channel, self._url, theirs, self._board.scoreboard, self._tally, Retention()
+        )
         if hasattr(self, "_supervisor"):
             self._supervisor.close()
         self._consumer = Consumer(job, ours)
