@@ -21,7 +21,7 @@ from busworker.declaration import ChannelSpec, ServiceSpec
 from busworker.errors import ApplicationError, ConfigurationError
 from busworker.forks import OverForks
 from busworker.headers import checked_headers, short
-from busworker.message import BUS_EXCHANGE, LONGEST_DELAY, HeaderValue, Message, Outgoing
+from busworker.message import BUS_EXCHANGE, LONGEST_DELAY, READY_AT, HeaderValue, Message, Outgoing, milliseconds
 from busworker.names import checked_name
 from busworker.receipt import Receipt, Receipts
 from busworker.topic import Topic
@@ -248,19 +248,22 @@ class Bus:
         wait = None if delay is None else seconds(delay, "delay")
         if wait and wait > LONGEST_DELAY:
             raise ConfigurationError(f"delay={delay!r}: give at most {LONGEST_DELAY} s, eight years")
+        now = time.time()
         properties: dict[str, object] = {
             "content_type": "application/json",
             "content_encoding": "utf-8",
             "delivery_mode": 2,
             "type": topic,
-            "timestamp": int(time.time()),
+            "timestamp": int(now),
             "app_id": self.name,
         }
         if id is not None:
             properties["message_id"] = short(id, "message_id")
         if correlation_id is not None:
             properties["correlation_id"] = short(correlation_id, "correlation_id")
-        outgoing = Outgoing(BUS_EXCHANGE, topic, body, properties, checked_headers(headers), wait, once=id is not None)
+        all_headers = checked_headers(headers)
+        all_headers[READY_AT] = milliseconds(now + (wait or 0.0))
+        outgoing = Outgoing(BUS_EXCHANGE, topic, body, properties, all_headers, wait, once=id is not None)
         return self._open_port().publish(outgoing, immediately=immediately)
 
     def flush(self, timeout: float | None = None) -> None:

@@ -15,6 +15,7 @@ from busworker.message import (
     ATTEMPT,
     HISTORY,
     OWN_PREFIX,
+    READY_AT,
     REPLAY,
     TOPIC,
     Delivery,
@@ -58,10 +59,15 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def retry_copy(
-    delivery: Delivery, envelope: Envelope, attempt: int, target: Target, *, alone: bool = False
+    delivery: Delivery, envelope: Envelope, attempt: int, target: Target, ready_at: int, *, alone: bool = False
 ) -> Outgoing:
-    """The message with the number of its next attempt; `alone`: to be executed with nothing beside it."""
-    headers: Headers = {ATTEMPT: attempt, ALONE: 1} if alone else {ATTEMPT: attempt}
+    """The message with the number of its next attempt; `alone`: to be executed with nothing beside it.
+
+    `ready_at` is when it may be, in milliseconds.
+    """
+    headers: Headers = {ATTEMPT: attempt, READY_AT: ready_at}
+    if alone:
+        headers[ALONE] = 1
     return _copy(delivery, envelope, target, headers)
 
 
@@ -81,7 +87,9 @@ def dead_copy(delivery: Delivery, envelope: Envelope, letter: Letter, target: Ta
     return _copy(delivery, envelope, target, headers)
 
 
-def replay_copy(delivery: Delivery, envelope: Envelope, entry: dict[str, object], target: Target) -> Outgoing:
+def replay_copy(
+    delivery: Delivery, envelope: Envelope, entry: dict[str, object], target: Target, ready_at: int
+) -> Outgoing:
     """The message as if new (attempt 1, next generation), its death appended to the history.
 
     The oldest entries leave the history when it outgrows half of what our headers may take.
@@ -89,7 +97,7 @@ def replay_copy(delivery: Delivery, envelope: Envelope, entry: dict[str, object]
     history = _fitted_history([*read_history(delivery.headers), entry])
     kept = {name: value for name, value in delivery.headers.items() if name not in LETTER_HEADERS}
     fresh = msgspec.structs.replace(delivery, headers=kept)
-    headers: Headers = {ATTEMPT: 1, REPLAY: envelope.replay + 1, HISTORY: history}
+    headers: Headers = {ATTEMPT: 1, READY_AT: ready_at, REPLAY: envelope.replay + 1, HISTORY: history}
     return _copy(fresh, envelope, target, headers)
 
 

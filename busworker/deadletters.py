@@ -17,7 +17,7 @@ from busworker.broker import topology
 from busworker.copies import Target, replay_copy
 from busworker.errors import NothingMatches
 from busworker.letters import DeadLetter, Filter, fits, history_entry, queue_of, read_letter
-from busworker.message import BUS_EXCHANGE, Delivery, Outgoing, read_envelope
+from busworker.message import BUS_EXCHANGE, Delivery, Outgoing, milliseconds, read_envelope
 from busworker.pace import BATCH, Pace
 from busworker.uninterrupted import UNINTERRUPTED
 
@@ -321,7 +321,7 @@ def _revived(delivery: Delivery, now: float) -> Outgoing:
         target = Target(BUS_EXCHANGE, envelope.topic)
     else:
         target = topology.retry_target(0, _work_queue(delivery.queue))
-    return replay_copy(delivery, envelope, history_entry(read_letter(delivery), now), target)
+    return replay_copy(delivery, envelope, history_entry(read_letter(delivery), now), target, milliseconds(now))
 
 
 def _work_queue(dead: str) -> str:

@@ -26,6 +26,7 @@ ATTEMPT = "x-busworker-attempt"
 TOPIC = "x-busworker-topic"
 REPLAY = "x-busworker-replay"
 ALONE = "x-busworker-alone"
+READY_AT = "x-busworker-ready-at"
 HISTORY = "x-busworker-history"
 OWN_PREFIX = "x-busworker-"
 KEY_BYTES = 16
@@ -73,6 +74,7 @@ class Delivery(msgspec.Struct, gc=False):
 class Envelope(msgspec.Struct, gc=False):
     """What our wire format says about a delivery; the defaults are those of a foreign message.
 
+    `ready_at`: milliseconds of the Unix time from which it is to be handled: of its publish, or when its delay is over.
     `alone`: its worker crashed while it executed it beside others, so it has to be executed with nothing beside it.
     """
 
@@ -83,6 +85,7 @@ class Envelope(msgspec.Struct, gc=False):
     published_at: int | None
     correlation_id: str | None
     alone: bool = False
+    ready_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,7 @@ def read_envelope(delivery: Delivery) -> Envelope:
         published_at=_timestamp(properties.get("timestamp")),
         correlation_id=_text(properties.get("correlation_id")),
         alone=_count(headers.get(ALONE), at_least=0) > 0,
+        ready_at=_timestamp(headers.get(READY_AT)),
     )
 
 
@@ -176,6 +180,11 @@ def utc(timestamp: float | None) -> datetime | None:
         return datetime.fromtimestamp(timestamp, UTC)
     except (OverflowError, ValueError, OSError):
         return None
+
+
+def milliseconds(now: float) -> int:
+    """A Unix time as `READY_AT` has it."""
+    return int(now * 1000)
 
 
 def as_text(value: object) -> str:

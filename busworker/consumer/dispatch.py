@@ -303,4 +303,5 @@ def handout(held: Held) -> frames.Handout:
         correlation_id=envelope.correlation_id,
         headers=own_headers_removed(delivery.headers) if delivery.headers else {},  # which any frame can carry
         body=delivery.body,
+        ready_at=envelope.ready_at,
     )

@@ -16,6 +16,7 @@ from busworker.consumer.dispatch import Held
 from busworker.copies import Letter, cut, dead_copy, retry_copy
 from busworker.declaration import SubscriptionSpec
 from busworker.ipc.frames import ProcessDied
+from busworker.message import milliseconds
 from busworker.outcome import Error, WorkerInfo
 
 MOST_STACK = 16_000
@@ -55,7 +56,8 @@ def step(ended: Ended, spec: SubscriptionSpec, now: float) -> Step:
         case settlement.RetryIn(delay, attempt):
             # A crash takes all with it that were executing in that process: apart, the guilty one is found.
             alone = isinstance(ended.outcome, how.Crashed)
-            copy = retry_copy(held.delivery, envelope, attempt, topology.retry_target(delay, work), alone=alone)
+            target, ready_at = topology.retry_target(delay, work), milliseconds(now + delay)
+            copy = retry_copy(held.delivery, envelope, attempt, target, ready_at, alone=alone)
             return Step(Settled(tag, "ack", (copy,)), delay, text=f"again in {delay} s ({_cause(ended.outcome)})")
         case settlement.Dead(reason, attempts, error):
             letter = Letter(reason, attempts, rfc3339(now), error, ended.worker)

@@ -149,6 +149,7 @@ class Handout(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     correlation_id: str | None
     headers: Headers
     body: bytes
+    ready_at: int | None = None
 
 
 class Published(msgspec.Struct, array_like=True, frozen=True, tag=21):

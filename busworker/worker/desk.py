@@ -119,8 +119,10 @@ class Desk:
 def waited(handout: frames.Handout, since: float) -> float | None:
     """Seconds from when a message was ready until its handler began, at `since`; None: nobody knows.
 
-    A retry waits in its queue on purpose, and nothing says when that was over.
+    Another program's says at most when it was published, in whole seconds, and that is not when its retry is ready.
     """
+    if handout.ready_at is not None:
+        return max(0.0, since - handout.ready_at / 1000)
     if handout.attempt > 1 or handout.published_at is None:
         return None
     return max(0.0, since - handout.published_at)

@@ -18,7 +18,7 @@ from busworker.channel import Subscription
 from busworker.declaration import ChannelSpec, ServiceSpec, SubscriptionSpec
 from busworker.errors import ApplicationError, ConfigurationError, EncodeError
 from busworker.headers import HEADERS_LIMIT
-from busworker.message import OWN_PREFIX, Message, Outgoing
+from busworker.message import OWN_PREFIX, READY_AT, Message, Outgoing
 from busworker.payload import JSON_CODEC, Json
 from busworker.receipt import Receipt
 from busworker.retry import RetryPolicy
@@ -326,9 +326,11 @@ def test_a_message_is_as_the_wire_format_says(bus: Bus, outbox: Outbox) -> None:
     (sent,) = outbox.sent
     assert receipt.id == sent.id == "m1"
     assert (sent.exchange, sent.routing_key, sent.body) == ("busworker", "user.registered", b'{"user_id":42}')
+    timestamp, ready_at = sent.properties.pop("timestamp"), sent.headers.pop(READY_AT)
     assert (sent.headers, sent.delay) == ({"mine": 1}, 60.0)
-    timestamp = sent.properties.pop("timestamp")
     assert isinstance(timestamp, int)
+    assert isinstance(ready_at, int)
+    assert (ready_at - 60_000) // 1000 == timestamp
     assert sent.properties == {
         "content_type": "application/json",
         "content_encoding": "utf-8",
@@ -344,7 +346,7 @@ def test_what_is_not_given_is_not_sent(bus: Bus, outbox: Outbox) -> None:
     bus.publish(registered, EVENT)
     (sent,) = outbox.sent
     assert not {"message_id", "correlation_id"} & sent.properties.keys()
-    assert (sent.headers, sent.delay, outbox.immediate) == ({}, None, [False])
+    assert (sent.headers.keys(), sent.delay, outbox.immediate) == ({READY_AT}, None, [False])
 
 
 def test_immediately_is_told_to_the_port(bus: Bus, outbox: Outbox) -> None:
@@ -444,7 +446,8 @@ def test_headers_arrive_as_they_are_and_apart_from_the_callers(given_headers: di
     before = dict(given_headers)
     bus.publish(registered, EVENT, headers=given_headers)
     given_headers["later"] = 1
-    assert outbox.sent[0].headers == before
+    sent = outbox.sent[0].headers
+    assert sent == before | {READY_AT: sent[READY_AT]}
 
 
 def test_publishing_while_importing_is_an_error(bus: Bus, outbox: Outbox) -> None:

@@ -29,7 +29,18 @@ from busworker.copies import (
     replay_copy,
     retry_copy,
 )
-from busworker.message import ATTEMPT, HISTORY, OWN_PREFIX, REPLAY, TOPIC, Delivery, Headers, Outgoing, read_envelope
+from busworker.message import (
+    ATTEMPT,
+    HISTORY,
+    OWN_PREFIX,
+    READY_AT,
+    REPLAY,
+    TOPIC,
+    Delivery,
+    Headers,
+    Outgoing,
+    read_envelope,
+)
 from busworker.outcome import Error, WorkerInfo
 
 WORK = "busworker.user.registered/email.welcome"
@@ -83,7 +94,7 @@ def letter(error: Error = USER_ERROR, **fields: Any) -> Letter:
 
 
 def retried(found: Delivery, attempt: int = 3) -> Outgoing:
-    return retry_copy(found, read_envelope(found), attempt, TARGET)
+    return retry_copy(found, read_envelope(found), attempt, TARGET, 1_700_000_005_000)
 
 
 def dead(found: Delivery, why: Letter | None = None) -> Outgoing:
@@ -91,7 +102,7 @@ def dead(found: Delivery, why: Letter | None = None) -> Outgoing:
 
 
 def replayed(found: Delivery, entry: dict[str, object]) -> Outgoing:
-    return replay_copy(found, read_envelope(found), entry, Target("busworker.back", WORK))
+    return replay_copy(found, read_envelope(found), entry, Target("busworker.back", WORK), 1_700_000_005_000)
 
 
 def as_delivered(copy: Outgoing) -> Delivery:
@@ -140,9 +151,10 @@ def test_a_foreign_message_without_id_stays_without() -> None:
     assert "message_id" not in retried(delivery(properties={})).properties
 
 
-def test_a_retry_copy_changes_the_attempt_and_nothing_else() -> None:
-    first = retried(delivery(headers={"mine": 1, REPLAY: 2, HISTORY: "[]"}), 4)
-    assert first.headers == {"mine": 1, REPLAY: 2, HISTORY: "[]", TOPIC: "user.registered", ATTEMPT: 4}
+def test_a_retry_copy_changes_the_attempt_and_from_when_it_is_ready_and_nothing_else() -> None:
+    first = retried(delivery(headers={"mine": 1, REPLAY: 2, HISTORY: "[]", READY_AT: 5}), 4)
+    changed = {ATTEMPT: 4, READY_AT: 1_700_000_005_000}
+    assert first.headers == {"mine": 1, REPLAY: 2, HISTORY: "[]", TOPIC: "user.registered"} | changed
     assert retried(as_delivered(first), 5).headers == first.headers | {ATTEMPT: 5}
 
 

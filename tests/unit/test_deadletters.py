@@ -102,7 +102,7 @@ def test_a_body_that_is_no_json_is_kept_as_bytes() -> None:
 def test_replayed_history_keeps_the_earlier_deaths() -> None:
     letter = read_letter(dead())
     entry = history_entry(letter, 1_800_000_000)
-    copy = copies.replay_copy(dead(), read_envelope(dead()), entry, copies.Target("busworker.back", WORK))
+    copy = copies.replay_copy(dead(), read_envelope(dead()), entry, copies.Target("busworker.back", WORK), 1)
     again = read_letter(delivery(headers=copy.headers, properties=copy.properties))
     assert again.history == [entry]
     assert entry["replayed_at"] == "2027-01-15T08:00:00.000Z"
