@@ -83,6 +83,8 @@ class HttpJob:
         listener: the listening socket.
         control: the path of the supervisor's control socket.
         tallies: where each pool counts, by channel.
+        bus: the folder of a bus on this machine's disk; None: it is elsewhere.
+        spool: the folder in which publishers of this bus keep what the broker can't take; None: there is none.
     """
 
     service: ServiceSpec
@@ -90,3 +92,5 @@ class HttpJob:
     listener: socket.socket
     control: Path
     tallies: dict[str, Tally]
+    bus: Path | None = None
+    spool: Path | None = None

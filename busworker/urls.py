@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 # Nothing begins in the middle of a scheme, and names are bounded: else a long text takes the square of its size.
@@ -48,6 +49,12 @@ def bus_identity(url: str) -> str:
         `bus_identity(hide_password(url)) == bus_identity(url)`. Whatever the text, it never raises.
     """
     return ";".join(sorted({_identity(part.strip()) for part in url.split(";") if part.strip()}))
+
+
+def store_folder(url: str) -> Path | None:
+    """The folder of a `filesystem://` bus; None for any other."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.path)) if parts.scheme == "filesystem" else None
 
 
 def _without_password(word: re.Match[str]) -> str:

@@ -15,6 +15,7 @@ from busworker.errors import ControlError
 from busworker.http.asking import Shared, ask
 from busworker.http.metrics import Metrics
 from busworker.http.server import Request, Response, Server
+from busworker.http.spooled import Spooled
 from busworker.ipc.control import Refused
 from busworker.jobs import HttpJob
 
@@ -28,7 +29,7 @@ NOT_FOUND = "there are /metrics, {}\n".format(", ".join(PROBES)).encode()
 
 def main(job: HttpJob) -> int:
     """Answers until it is killed."""
-    asyncio.run(Server(Site(job).respond).serve(job.listener))
+    asyncio.run(Site(job).serve())
     return 0
 
 
@@ -37,11 +38,19 @@ class Site:
 
     def __init__(self, job: HttpJob) -> None:
         self._job = job
+        self._spooled = None if job.spool is None else Spooled(job.spool)
         self._metrics = Metrics(job)
         self._report = Shared(self._asked_report, METRICS_GOOD)
         self._pages: dict[str, Callable[[Request], Awaitable[Response]]] = {"/metrics": self._exposed}
         for path, probe in PROBES.items():
             self._pages[path] = partial(_of_shared, Shared(partial(self._probed, probe), PROBE_GOOD))
+
+    async def serve(self) -> None:
+        """Answers for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._spooled is not None:
+                tasks.create_task(self._spooled.keep())
+            tasks.create_task(Server(self.respond).serve(self._job.listener))
 
     async def respond(self, request: Request) -> Response:
         """The page of a path."""
@@ -60,7 +69,8 @@ class Site:
         return _line(HTTPStatus.OK, f"{probe}: {text}")
 
     async def _exposed(self, request: Request) -> Response:
-        body, content_type = self._metrics.exposed(await self._report.get(), request.accept)
+        report, spooled = await self._report.get(), None if self._spooled is None else self._spooled.messages
+        body, content_type = self._metrics.exposed(report, spooled, request.accept)
         return Response(HTTPStatus.OK, body, content_type)
 
     async def _asked_report(self) -> object:

@@ -6,10 +6,12 @@ knows it has told; where it didn't, or a consumer didn't tell it in time, those 
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from pathlib import Path
 
 import msgspec
 from prometheus_client import Metric
@@ -89,25 +91,27 @@ class Metrics:
     def __init__(self, job: HttpJob) -> None:
         self._job = job
 
-    def exposed(self, answer: object, accept: str) -> tuple[bytes, str]:
+    def exposed(self, answer: object, spooled: int | None, accept: str) -> tuple[bytes, str]:
         """The metrics as text, in the format that a client takes, and its content type.
 
         Args:
             answer: what the supervisor said to `metrics`; None: nothing.
+            spooled: how many messages the spool holds; None: nobody knows, or there is none.
             accept: the client's header.
         """
         encode, content_type = choose_encoder(accept)
         report = None if answer is None else msgspec.convert(answer, Report)
-        return encode(Snapshot(self._job, report)), content_type
+        return encode(Snapshot(self._job, report, spooled)), content_type
 
 
 class Snapshot(Collector):
     """The metrics of now, by what the supervisor has told; None: nothing."""
 
-    def __init__(self, job: HttpJob, report: Report | None) -> None:
+    def __init__(self, job: HttpJob, report: Report | None, spooled: int | None) -> None:
         self._job = job
         self._service = job.service.name
         self._report = report
+        self._spooled = spooled
 
     def collect(self) -> Iterable[Metric]:
         """All of them, for prometheus_client."""
@@ -116,6 +120,7 @@ class Snapshot(Collector):
         up.add_metric([self._service], float(self._report is not None))
         yield up
         yield self._info()
+        yield from self._disks()
         if self._report is not None:
             yield from self._told(self._report)
 
@@ -123,6 +128,17 @@ class Snapshot(Collector):
         text = "Which busworker, Python and instance this is."
         info = {"version": __version__, "python": platform.python_version(), "instance_name": self._job.instance}
         return Info("busworker", text, value={"service": self._service, **info})
+
+    def _disks(self) -> Iterator[Metric]:
+        free = Gauge("busworker_disk_free_bytes", "Free space where messages are kept.", labels=["service", "place"])
+        for place, folder in (("bus", self._job.bus), ("spool", self._job.spool)):
+            if folder is not None and (number := free_bytes(folder)) is not None:
+                free.add_metric([self._service, place], number)
+        yield free
+        spooled = Gauge("busworker_spool_messages", "Messages that wait for the broker.", labels=["service"])
+        if self._spooled is not None:
+            spooled.add_metric([self._service], self._spooled)
+        yield spooled
 
     # What the pools have counted
 
@@ -248,3 +264,12 @@ class Snapshot(Collector):
                 for cause in CAUSES:
                     deaths.add_metric([self._service, channel, process, cause], died.get((process, cause), 0))
         yield from (starts, deaths)
+
+
+def free_bytes(folder: Path) -> int | None:
+    """What this user may still write to the disk of a folder; None: it isn't there yet."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return None
+    return disk.f_bavail * disk.f_frsize

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import NamedTuple
 
 from busworker.declaration import ChannelSpec
 from busworker.jobs import ConsumerJob, HttpJob, WorkerJob
 from busworker.supervisor.child import Birth
 from busworker.supervisor.orders import Orders
+from busworker.urls import store_folder
 
 
 class Place(NamedTuple):
@@ -68,5 +70,13 @@ def worker_birth(orders: Orders, place: Place, ends: Ends) -> Birth:
 def http_birth(orders: Orders, entry: str, listener: socket.socket) -> Birth:
     """The birth of the process that answers HTTP."""
     role = f"http {orders.service.name}"
-    job = HttpJob(orders.service, orders.instance, listener, orders.socket, orders.tallies)
+    job = HttpJob(
+        service=orders.service,
+        instance=orders.instance,
+        listener=listener,
+        control=orders.socket,
+        tallies=orders.tallies,
+        bus=store_folder(orders.broker),
+        spool=None if orders.spool is None else Path(orders.spool),
+    )
     return Birth(f"busworker: {role}", role, entry, job, (listener.fileno(),), stacks=orders.stacks)

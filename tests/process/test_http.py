@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from busworker.message import Outgoing
+from busworker.spool import Spool
 from tests.support import Service, Stage, wait_until
 from tests.support.scraping import OPEN_METRICS, families, fetch, port_of, silent, values
 
@@ -40,8 +42,13 @@ PLACED, AUDITED = "order.placed/shop.pool", "order.#/shop.audit"
 
 @pytest.fixture
 def service(stage: Stage) -> Service:
+    """Its publishers have left a message in their spool."""
     stage.home.write("shop.py", APP)
-    return stage.start("shop", "--http", "127.0.0.1:0")
+    folder = stage.home.path / "spool"
+    spool = Spool(folder)
+    spool.put([Outgoing("busworker", "order.placed", b'"spooled"', {}, {})])
+    spool.close()
+    return stage.start("shop", "--http", "127.0.0.1:0", env={"BUSWORKER_SPOOL": str(folder)})
 
 
 def is_gone(service: Service, pid: int) -> bool:
@@ -92,6 +99,9 @@ def test_a_service_tells_how_it_is_and_what_it_did(stage: Stage, service: Servic
     assert values(port, "busworker_process_deaths_total", process="worker", cause="exit") == 2
     assert values(port, "busworker_dead_messages", channel="pool") == 3
     assert values(port, "busworker_workers", channel="pool", state="idle") == 2
+    for place in ("bus", "spool"):
+        assert values(port, "busworker_disk_free_bytes", place=place)
+    wait_until(lambda: values(port, "busworker_spool_messages") == 1, 10, "the spool is counted")
     wait_until(lambda: values(port, "busworker_worker_resident_memory_bytes", slot="2"), 5, "the memory of both")
     assert exported(port) == documented()
     assert families(port, OPEN_METRICS)["busworker_processed"].type == "counter"

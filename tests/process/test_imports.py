@@ -58,6 +58,12 @@ def test_the_process_that_forks_all_others_holds_neither_broker_nor_terminal() -
     assert found("import busworker.run", BROKERS | TERMINAL | {"busworker.consumer", "busworker.worker"}) == set()
 
 
+def test_http_holds_no_broker_and_nobody_else_holds_what_it_serves_metrics_with() -> None:
+    forbidden = BROKERS | TERMINAL | PROCESSES | {"psutil", "sqlite3"}
+    assert found("import busworker.http.main", forbidden) == set()
+    assert found("import busworker.run, busworker.worker.main", {"prometheus_client", "busworker.http"}) == set()
+
+
 def test_the_command_line_alone_is_cheap() -> None:
     assert found("import busworker.cli", HEAVY) == {"busworker.cli"}
     assert found("import busworker.cli, busworker.cli.commands", HEAVY | {"msgspec", "asyncio"}) == {
