@@ -13,7 +13,7 @@ from typing import cast
 
 from busworker.errors import ControlError
 from busworker.http.asking import Shared, ask
-from busworker.http.metrics import Metrics
+from busworker.http.metrics import Page
 from busworker.http.server import Request, Response, Server
 from busworker.http.spooled import Spooled
 from busworker.ipc.control import Refused
@@ -22,7 +22,7 @@ from busworker.jobs import HttpJob
 PROBES = {"/livez": "live", "/readyz": "ready", "/startupz": "startup"}
 PROBE_WITHIN, PROBE_GOOD = 2.0, 0.1
 """Seconds that the supervisor has to answer a probe, most of whose senders wait less; and those its answer is good."""
-METRICS_WITHIN, METRICS_GOOD = 2.0, 0.5
+METRICS_WITHIN, METRICS_GOOD = 2.0, 1.0
 """The same of metrics: then what the supervisor knows is missing from them."""
 NOT_FOUND = "there are /metrics, {}\n".format(", ".join(PROBES)).encode()
 
@@ -39,8 +39,7 @@ class Site:
     def __init__(self, job: HttpJob) -> None:
         self._job = job
         self._spooled = None if job.spool is None else Spooled(job.spool)
-        self._metrics = Metrics(job)
-        self._report = Shared(self._asked_report, METRICS_GOOD)
+        self._metrics = Shared(self._measured, METRICS_GOOD)
         self._pages: dict[str, Callable[[Request], Awaitable[Response]]] = {"/metrics": self._exposed}
         for path, probe in PROBES.items():
             self._pages[path] = partial(_of_shared, Shared(partial(self._probed, probe), PROBE_GOOD))
@@ -69,16 +68,16 @@ class Site:
         return _line(HTTPStatus.OK, f"{probe}: {text}")
 
     async def _exposed(self, request: Request) -> Response:
-        report, spooled = await self._report.get(), None if self._spooled is None else self._spooled.messages
-        body, content_type = self._metrics.exposed(report, spooled, request.accept)
+        page = await self._metrics.get()
+        body, content_type = page.text(request.accept)
         return Response(HTTPStatus.OK, body, content_type)
 
-    async def _asked_report(self) -> object:
-        """What the supervisor knows; None: it doesn't answer."""
+    async def _measured(self) -> Page:
         try:
-            return await ask(self._job.control, "metrics", {}, METRICS_WITHIN)
+            answer = await ask(self._job.control, "metrics", {}, METRICS_WITHIN)
         except ControlError:
-            return None
+            answer = None
+        return Page(self._job, answer, None if self._spooled is None else self._spooled.messages)
 
 
 async def _of_shared(shared: Shared[Response], _request: Request) -> Response:

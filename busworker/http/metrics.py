@@ -32,6 +32,7 @@ PROCESSES = ("consumer", "worker")
 CAUSES = ("exit", "signal", "time_limit", "memory_limit", "killed")
 FAILED = (*tally.RETRIED, "rejected")
 """Why an attempt fails: what is `invalid` or `unhandled` wasn't executed."""
+MOST_FORMATS = 3
 
 
 class Worker(msgspec.Struct):
@@ -81,27 +82,32 @@ class Report(msgspec.Struct):
     pools: dict[str, Pool]
 
 
-class Metrics:
-    """Makes them.
+class Page:
+    """The metrics of one moment.
 
     Args:
         job: what they are made from.
+        answer: what the supervisor said to `metrics`; None: nothing.
+        spooled: how many messages the spool holds; None: nobody knows, or there is none.
     """
 
-    def __init__(self, job: HttpJob) -> None:
-        self._job = job
+    def __init__(self, job: HttpJob, answer: object, spooled: int | None) -> None:
+        report = None if answer is None else msgspec.convert(answer, Report)
+        self._snapshot = Snapshot(job, report, spooled)
+        self._texts: dict[str, bytes] = {}
 
-    def exposed(self, answer: object, spooled: int | None, accept: str) -> tuple[bytes, str]:
-        """The metrics as text, in the format that a client takes, and its content type.
+    def text(self, accept: str) -> tuple[bytes, str]:
+        """The metrics in the format that a client takes, and its content type. Each format is written out once.
 
         Args:
-            answer: what the supervisor said to `metrics`; None: nothing.
-            spooled: how many messages the spool holds; None: nobody knows, or there is none.
-            accept: the client's header.
+            accept: the client's header; there are as many formats as versions that it can name.
         """
         encode, content_type = choose_encoder(accept)
-        report = None if answer is None else msgspec.convert(answer, Report)
-        return encode(Snapshot(self._job, report, spooled)), content_type
+        if content_type not in self._texts and len(self._texts) >= MOST_FORMATS:
+            encode, content_type = choose_encoder("")
+        if content_type not in self._texts:
+            self._texts[content_type] = encode(self._snapshot)
+        return self._texts[content_type], content_type
 
 
 class Snapshot(Collector):
