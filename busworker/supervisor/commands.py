@@ -24,6 +24,8 @@ log = logging.getLogger("busworker.supervisor")
 
 COUNTS_WITHIN = 0.08
 """Seconds that consumers have to tell their counts: one that is busy leaves nulls, and status stays quick."""
+MEASURED_WITHIN = 1.0
+"""The same for metrics, for which nobody waits in person."""
 MOST_PROCESSES = 1000
 
 Tell: TypeAlias = Callable[[Orders, Service, float, Mapping[str, CountsTold]], status.Document]
@@ -73,9 +75,9 @@ class Commands:
             case "identify":
                 self._answer(client, status.identity(self._orders, self._service, self._started_at))
             case "status":
-                self._ask(client, status.report)
+                self._ask(client, status.report, COUNTS_WITHIN)
             case "metrics":
-                self._ask(client, metrics.report)
+                self._ask(client, metrics.report, MEASURED_WITHIN)
             case "health":
                 self._health(client, request.arguments)
             case "scale":
@@ -118,10 +120,10 @@ class Commands:
         """Answers everybody who still waits, with what is known."""
         self.turn(float("inf"))
 
-    def _ask(self, client: Client, tell: Tell) -> None:
+    def _ask(self, client: Client, tell: Tell, within: float) -> None:
         number = next(self._numbers)
         missing = {name for name, crew in self._crews.items() if crew.ask_counts(number)}
-        self._asked[number] = Asked(client, tell, time.monotonic() + COUNTS_WITHIN, missing)
+        self._asked[number] = Asked(client, tell, time.monotonic() + within, missing)
 
     def _health(self, client: Client, arguments: Mapping[str, object]) -> None:
         try:
