@@ -24,6 +24,8 @@ from busworker.units import seconds
 T = TypeVar("T")
 
 MOST_PROCESSES = 1000
+OFF = "off"
+"""Instead of an address: none, whatever is set elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,8 @@ def _folder(value: object, where: str) -> str:
 
 def _address(value: object, where: str) -> str:
     text = _text(value, where)
-    parse_address(text, where)
+    if text != OFF:
+        parse_address(text, where)
     return text
 
 
@@ -166,7 +169,7 @@ SPOOL = Setting(
 )
 HTTP = Setting(
     "http",
-    "[HOST]:PORT or unix:/path",
+    "`[HOST]:PORT`, `unix:/path` or `off`",
     None,
     "Serve /metrics, /livez, /readyz and /startupz there.",
     _address,

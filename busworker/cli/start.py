@@ -81,12 +81,17 @@ def start(app: str | None, app_option: str | None, broker: str | None, **options
         workers=workers(bus.spec, options["channels"], settings.find(settings.PROCESSES, options["processes"])),
         launch=launch,
         spool=settings.find(settings.SPOOL, declared=bus.spool),
-        http=settings.find(settings.HTTP, options["http"]),
+        http=_address(options["http"]),
     )
     if not only_check:
         return run.supervise(chosen)
     click.echo(f"{FITS} {run.check(chosen)}")
     return 0
+
+
+def _address(option: str | None) -> str | None:
+    found = settings.find(settings.HTTP, option)
+    return None if found == settings.OFF else found
 
 
 def workers(spec: ServiceSpec, channels: Sequence[tuple[str, int | None]], processes: int | None) -> dict[str, int]:

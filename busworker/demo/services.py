@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from busworker import places
+from busworker import places, settings
 from busworker.demo.record import FOLDER, PUBLISHER
 from busworker.errors import BusworkerError, ControlError
 from busworker.ipc import control
@@ -177,4 +177,5 @@ class Stage:
         return process
 
     def _env(self) -> dict[str, str]:
-        return {**os.environ, FOLDER: str(self.folder), "BUSWORKER_BROKER": self.broker}
+        # There are four, and one address.
+        return {**os.environ, FOLDER: str(self.folder), "BUSWORKER_BROKER": self.broker, settings.HTTP.variable: "off"}

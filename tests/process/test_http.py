@@ -161,6 +161,8 @@ def test_an_address_that_cannot_be_had_ends_the_start_before_anything_runs(stage
         assert done.returncode == 78
         why = "can't be used: Address already in use; end what uses it, or give another"
         assert done.stderr == f"busworker: --http: http://{address} {why}\n"
+        service = stage.start("shop", "--http", "off", env={"BUSWORKER_HTTP": address})
+        assert not service.tree("http")
     done = stage.command.run("start", "shop", env={"BUSWORKER_HTTP": "nine"})
     assert (done.returncode, "BUSWORKER_HTTP: 'nine' is no address" in done.stderr) == (78, True)
 
