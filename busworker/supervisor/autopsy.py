@@ -32,25 +32,22 @@ def expected(worker: Worker, ended: Death, *, stopping: bool) -> bool:
     return worker.killed is not None or (told and ended.exit_code == 0)
 
 
-def fate(ended: Death, cause: Cause | None, *, told: bool) -> Fate | None:
-    """How a death is counted; None: it was to end.
-
-    Args:
-        ended: how it ended.
-        cause: why we killed it; None: we didn't.
-        told: whether it was told to end, so that ending in order is no death.
-    """
-    match cause:
+def fate(worker: Worker, ended: Death, *, stopping: bool) -> Fate | None:
+    """How a worker's death is counted; None: it was to end."""
+    match worker.killed:
         case "stopped":
             return None
         case "time_limit" | "memory_limit":
-            return cause
+            return worker.killed
         case "died":
             return "killed"
         case None:
-            if told and ended.exit_code == 0:
-                return None
-            return "exit" if ended.signal is None else "signal"
+            return None if expected(worker, ended, stopping=stopping) else by_itself(ended)
+
+
+def by_itself(ended: Death) -> Fate:
+    """How the death of a process is counted that nobody has killed, or told to end."""
+    return "exit" if ended.signal is None else "signal"
 
 
 def last_words(worker: Worker, ended: Death, message_id: str, delay: float) -> str:

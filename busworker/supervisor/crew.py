@@ -348,8 +348,6 @@ class Crew:
         left = traces.close()
         oom = ended.signal == "SIGKILL" and worker.killed is None and self._oom.took_one()
         self.pool.worker_gone(worker.slot, time.monotonic(), worked=view.since != worker.since, number=view.number)
-        told = worker.retiring or worker.finishing_at is not None or self._service.stop is not None
-        self.pool.died("worker", autopsy.fate(ended, worker.killed, told=told))
         self._tell(autopsy.notice(worker, ended, left, oom=oom))
         self._tell_end(worker, ended, view.message_id)
         if self.pool.spoils_roll(worker):
@@ -359,6 +357,7 @@ class Crew:
 
     def _tell_end(self, worker: Worker, ended: Death, message_id: str) -> None:
         stopping = self._service.stop is not None
+        self.pool.died("worker", autopsy.fate(worker, ended, stopping=stopping))
         delay = 0.0 if stopping else self.pool.due.get(worker.slot, 0.0) - time.monotonic()
         level = logging.INFO if autopsy.expected(worker, ended, stopping=stopping) else logging.WARNING
         text = autopsy.last_words(worker, ended, message_id, delay)
@@ -378,9 +377,8 @@ class Crew:
             self._drop(self._consumer)
             self._consumer = None
         gone = self.pool.consumer_gone(time.monotonic(), worked=worked)
-        if gone is not None:
-            self.pool.died("consumer", autopsy.fate(ended, "stopped" if gone.killed else None, told=gone.drained))
         if gone is not None and not gone.drained:
+            self.pool.died("consumer", None if gone.killed else autopsy.by_itself(ended))
             log.warning("consumer %s died, pid %d: %s", self.name, gone.pid, ended)
             if self._service.stop is not None:
                 self._service.cut_short()

@@ -9,13 +9,13 @@ from busworker.errors import ConfigurationError
 from busworker.ipc.frames import Cause
 from busworker.supervisor.autopsy import fate
 from busworker.supervisor.child import Death
-from busworker.supervisor.state import Fate, Pool
+from busworker.supervisor.state import Fate, Pool, Worker
 
 EXIT, ORDERLY, SIGNAL = Death(None, 3), Death(None, 0), Death("SIGKILL", None)
 
 
 @pytest.mark.parametrize(
-    ("ended", "cause", "told", "counted"),
+    ("ended", "killed", "retiring", "counted"),
     [
         (EXIT, None, False, "exit"),
         (ORDERLY, None, False, "exit"),
@@ -28,10 +28,12 @@ EXIT, ORDERLY, SIGNAL = Death(None, 3), Death(None, 0), Death("SIGKILL", None)
         (SIGNAL, "stopped", False, None),
     ],
 )
-def test_a_death_is_counted_by_its_cause_unless_it_was_to_be(
-    ended: Death, cause: Cause | None, told: bool, counted: Fate | None
+def test_a_workers_death_is_counted_by_its_cause_unless_it_was_to_be(
+    ended: Death, killed: Cause | None, retiring: bool, counted: Fate | None
 ) -> None:
-    assert fate(ended, cause, told=told) == counted
+    worker = Worker(0, 1, 4711, 0.0, killed=killed, retiring=retiring)
+    assert fate(worker, ended, stopping=False) == counted
+    assert ended is not ORDERLY or fate(worker, ended, stopping=True) is None
 
 
 def test_a_pool_counts_what_it_starts_and_what_dies() -> None:
