@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import setproctitle
+
 from busworker import logs
 from busworker.declaration import ChannelSpec, ServiceSpec, SubscriptionSpec
 from busworker.ipc import frames
@@ -141,6 +143,8 @@ def execute(job: WorkerJob, handout: frames.Handout) -> None:
 
 def main(folder: Path, workers: int) -> int:
     logs.setup("debug", "text", "supervisor email")
+    # Else the undertaker of another test takes our children for orphans.
+    setproctitle.setproctitle("busworker: supervisor email")
     subscription = SubscriptionSpec("t", False, 3, (1.0,), 10.0, 1.0)
     channel = ChannelSpec("welcome", workers, 1, None, None, (subscription,))
     orders = Orders(
