@@ -157,6 +157,8 @@ def key_of(delivery: Delivery, envelope: Envelope) -> bytes:
 
 def own_headers_removed(headers: Mapping[str, HeaderValue]) -> Headers:
     """The publisher's headers: without ours and without those that brokers add, as values that a frame can carry."""
+    if len(headers) == 1 and READY_AT in headers:  # as mostly
+        return {}
     return {
         name: _portable(value)
         for raw, value in headers.items()

@@ -23,10 +23,12 @@ def encode(table: Mapping[str, object]) -> bytes:
     Raises:
         TypeError, OverflowError: it holds something that AMQP's tables don't.
     """
-    if not _ENCODED.issuperset(map(type, table.values())):
-        table = {
-            key: value if type(value) in _PLAIN else _packed(value) for key, value in table.items() if value is not None
-        }
+    for value in table.values():
+        if type(value) not in _ENCODED and not (
+            isinstance(value, dict) and _ENCODED.issuperset(map(type, value.values()))
+        ):
+            table = {name: _packed(one) for name, one in table.items() if one is not None}
+            break
     return _encode(table)
 
 
@@ -36,12 +38,12 @@ def decode(data: bytes) -> dict[str, object]:
 
 
 def _packed(value: object) -> object:
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, dict):
-        if _PLAIN.issuperset(map(type, value.values())):
-            return value
-        return {key: item if type(item) in _PLAIN else _packed(item) for key, item in value.items()}
+        return {key: _packed(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [item if type(item) in _PLAIN else _packed(item) for item in value]
+        return [_packed(item) for item in value]
     return _extension(value)
 
 
