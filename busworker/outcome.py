@@ -82,6 +82,7 @@ class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
     """We stopped it ourselves (drain, scale down, restart), or it only waited: nothing is charged."""
 
 
+Failed: TypeAlias = Raised | Rejected | TimedOut | MemoryExceeded | Crashed | Invalid | Unhandled | Expired
 Outcome: TypeAlias = (
     Returned | Raised | Rejected | TimedOut | MemoryExceeded | Crashed | Invalid | Unhandled | Expired | Stopped
 )

@@ -67,23 +67,34 @@ def settle(outcome: how.Outcome, attempt: int, policy: Policy) -> Settlement:
         case how.Returned(publishes):
             return Done(publishes)
         case how.Raised(error, after):
-            return _again("exception", error, attempt, policy, after)
-        case how.TimedOut(error):
-            return _again("time_limit", error, attempt, policy)
-        case how.MemoryExceeded(error):
-            return _again("memory_limit", error, attempt, policy)
-        case how.Crashed(error):
-            return _again("crash", error, attempt, policy)
-        case how.Rejected(error, reason):
-            return Dead(reason, attempt, error)
-        case how.Invalid(error):
-            return Dead("invalid", attempt - 1, error)
-        case how.Unhandled(error):
-            return Dead("unhandled", attempt - 1, error)
-        case how.Expired(error, reason):
-            return Dead(reason, attempt - 1, error)
+            return _again(reason(outcome), error, attempt, policy, after)
+        case how.TimedOut(error) | how.MemoryExceeded(error) | how.Crashed(error):
+            return _again(reason(outcome), error, attempt, policy)
+        case how.Rejected(error):
+            return Dead(reason(outcome), attempt, error)
+        case how.Invalid(error) | how.Unhandled(error) | how.Expired(error):
+            return Dead(reason(outcome), attempt - 1, error)
         case how.Stopped():
             return GiveBack()
+
+
+def reason(outcome: how.Failed) -> str:
+    """Why it failed, in the word that dead letters have for it."""
+    match outcome:
+        case how.Raised():
+            return "exception"
+        case how.TimedOut():
+            return "time_limit"
+        case how.MemoryExceeded():
+            return "memory_limit"
+        case how.Crashed():
+            return "crash"
+        case how.Invalid():
+            return "invalid"
+        case how.Unhandled():
+            return "unhandled"
+        case how.Rejected(reason=told) | how.Expired(reason=told):
+            return told
 
 
 def charged(outcome: how.Outcome) -> bool:
