@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TimeLimitExceeded,
         TopologyMismatch,
     )
+    from busworker.log_fields import LogFields
     from busworker.message import Message
     from busworker.payload import Json
     from busworker.receipt import Receipt, Receipts
@@ -48,6 +49,7 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "Json",
+    "LogFields",
     "Message",
     "MessageError",
     "Pattern",
@@ -67,6 +69,7 @@ __all__ = [
 _HOMES = {
     "bus": ("Bus",),
     "channel": ("Channel",),
+    "log_fields": ("LogFields",),
     "message": ("Message",),
     "payload": ("Json",),
     "receipt": ("Receipt", "Receipts"),

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from busworker import log_fields
 from busworker.plain import escaped, escaped_lines
 from busworker.urls import hide_password
 
@@ -24,7 +25,6 @@ PATIENCE = 0.1
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _SHORT = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 
-_role = "busworker"
 _sink: Sink | None = None
 
 
@@ -52,15 +52,15 @@ def setup(level: str, format: str, role: str) -> None:
 
 
 def set_role(role: str) -> None:
-    """Names this process in its log lines; for a child right after its fork."""
-    global _role  # noqa: PLW0603  one name a process
-    _role = role
+    """Names this process in its log lines, `KIND SERVICE[.CHANNEL[/SLOT]]`; for a child right after its fork."""
+    log_fields.set_role(role)
 
 
 def repeat(role: str, line: str) -> None:
     """Logs what another process has written to its standard streams, whatever the level is."""
     logger = logging.getLogger("busworker.output")
-    logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, "%s", (line,), None, extra={"role": role}))
+    told = log_fields.event("output", role=role)
+    logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, "%s", (line,), None, extra=told))
 
 
 def descriptor() -> int:
@@ -181,29 +181,38 @@ class _Stderr(logging.Handler):
 
 
 class _Text(logging.Formatter):
-    """`2026-11-23T19:00:00.123Z INFO  supervisor email: text`; a traceback follows, indented."""
+    """`2026-11-23T19:00:00.123Z INFO  supervisor email: text`; a traceback follows, indented.
+
+    What is logged within an attempt ends with `[MESSAGE-ID attempt N]`: several may run in the same process.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         level = _SHORT.get(record.levelname, record.levelname)
-        message = escaped(hide_password(record.getMessage()))
-        first = f"{_time(record)} {level:<5} {getattr(record, 'role', _role)}: {message}"
+        message = escaped(hide_password(record.getMessage()) + _attempt())
+        first = f"{_time(record)} {level:<5} {log_fields.role(record)}: {message}"
         return "\n".join([first, *(f"  {line}" for line in escaped_lines(_trace(self, record)) if line)])
 
 
 class _Json(logging.Formatter):
-    """One object a line, with the keys time, level, role, pid, logger, message and exception."""
+    """One object a line, always with the same keys (docs/reference/logs.md)."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
             "time": _time(record),
             "level": record.levelname.lower(),
-            "role": getattr(record, "role", _role),
+            **log_fields.known(record),
+            "role": log_fields.role(record),
             "pid": record.process,
             "logger": record.name,
             "message": hide_password(record.getMessage()),
             "exception": _trace(self, record) or None,
         }
         return json.dumps(fields)
+
+
+def _attempt() -> str:
+    message = log_fields.message.get()
+    return "" if message is None else f" [{message.id} attempt {message.attempt}]"
 
 
 def _time(record: logging.LogRecord) -> str:

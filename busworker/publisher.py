@@ -11,7 +11,6 @@ import asyncio
 import atexit
 import importlib
 import itertools
-import logging
 import os
 import secrets
 import sys
@@ -21,8 +20,9 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from busworker import settings
+from busworker import fault_log, settings
 from busworker.errors import PublishFailed
+from busworker.log_fields import event
 from busworker.message import Outgoing
 from busworker.receipt import Receipt, conclude
 from busworker.sending import Pending, Sender
@@ -30,7 +30,7 @@ from busworker.sending import Pending, Sender
 if TYPE_CHECKING:
     from busworker.bus import Bus
 
-log = logging.getLogger("busworker.publisher")
+log = fault_log.logger("busworker.publisher")
 
 BATCH = 1000
 MAX_PENDING = 10_000
@@ -139,7 +139,7 @@ class Publisher:
         self._refused += 1
         error = PublishFailed("the publisher's buffer is full: the broker doesn't keep up")
         if self._refused == 1:
-            log.error("%s", error)
+            log.error("%s", error, extra=event("publisher_full", fault="full"))
         conclude([receipt], "failed", error)
 
     def _full(self) -> bool:
@@ -201,7 +201,8 @@ class Publisher:
             self._bytes -= sum([len(pending.outgoing.body) for pending in batch])
             self._batch = batch
             if self._refused:
-                log.error("%d message(s) found no room in the publisher's buffer", self._refused)
+                told = event("publisher_full", fault="count")
+                log.error("%d message(s) found no room in the publisher's buffer", self._refused, extra=told)
                 self._refused = 0
             if not batch:
                 self._thread = None

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, overload
 import msgspec
 
 from busworker.errors import PublishFailed
+from busworker.log_fields import event
 
 State: TypeAlias = Literal["pending", "confirmed", "failed", "unknown"]
 
@@ -107,7 +108,8 @@ class Receipt(msgspec.Struct, eq=False):
         try:
             callback(self)
         except Exception:
-            log.exception("a callback of the receipt of message %s failed", self.id)
+            told = event("callback_failed", message_id=self.id)
+            log.exception("a callback of the receipt of message %s failed", self.id, extra=told)
 
     def _end(self, state: State, error: Exception | None) -> list[Callable[[Receipt], object]] | None:
         """Ends it unless it has ended, under the lock of all receipts; returns whom to call back without that lock."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from busworker.errors import BusworkerError
+from busworker.log_fields import event
 
 if TYPE_CHECKING:
     from busworker.broker.session import Session
@@ -68,7 +69,7 @@ class Relay:
                 if not self._sent(spool):
                     self._stopping.wait(PAUSE)
             if not self._stopping.is_set():
-                log.info("all that was kept in %s is sent", self._folder)
+                log.info("all that was kept in %s is sent", self._folder, extra=event("spool_sent"))
         except BusworkerError as error:  # of the spool: the sender tells, and wakes us again
             log.debug("the spool %s can't be read: %s", self._folder, error)
         finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import setproctitle
 
-from busworker import logs, places, procfs
+from busworker import fault_log, logs, places, procfs
 from busworker.addresses import parse_address
 from busworker.brokers import parse
 from busworker.declaration import ServiceSpec
@@ -24,6 +24,7 @@ from busworker.ipc import control
 from busworker.ipc.instance import Identity, already_running, held, holder
 from busworker.ipc.tally import Tally
 from busworker.launch import Handover, Launch
+from busworker.log_fields import event
 from busworker.procfs import Seen
 from busworker.run_options import StartOptions
 from busworker.supervisor import remains
@@ -114,16 +115,18 @@ def _end_leftovers(key: str, service: str) -> None:
 
     ended = remains.end_leftovers(is_left, PATIENCE)
     if ended:
-        log.warning("the service was killed before; %d processes that it had left were ended", ended)
+        told = event("leftovers_ended")
+        log.warning("the service was killed before; %d processes that it had left were ended", ended, extra=told)
 
 
 def _start_again(launch: Launch, handover: Handover) -> None:
     """Returns only if that can't be done."""
-    log.info("starting again")
+    log.info("starting again", extra=event("service_starting_again"))
+    fault_log.tell_rest()
     try:
         launch.again(handover)
     except OSError as error:
-        log.critical("the service can't be started again: %s", error)
+        log.critical("the service can't be started again: %s", error, extra=event("reload_failed"))
 
 
 def _refuse_second(path: Path, who: Identity) -> None:

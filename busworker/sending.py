@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from busworker import fault_log
 from busworker.brokers import parse
 from busworker.errors import AlreadyStored, BrokerUnavailable, BusworkerError, MessageError, TopologyMismatch
 from busworker.forks import OverForks
+from busworker.log_fields import event
 from busworker.message import Outgoing
 from busworker.receipt import Receipt, conclude
 from busworker.relaying import Relay
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from busworker.broker.session import Session
     from busworker.spool import Spool
 
-log = logging.getLogger("busworker.publisher")
+log = fault_log.logger("busworker.publisher")
 
 RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 LEAST_PATIENCE = 0.1
@@ -234,7 +235,8 @@ class Sender:
 
     def _fail(self, batch: list[Pending], error: BusworkerError) -> None:
         if batch:
-            log.error("%d message(s) could not be published: %s", len(batch), error)
+            told = event("publish_failed", fault=str(error))
+            log.error("%d message(s) could not be published: %s", len(batch), error, extra=told)
             conclude([one.receipt for one in batch if not one.sent], "failed", error)
             conclude([one.receipt for one in batch if one.sent], "unknown", error)
 
@@ -261,7 +263,8 @@ class Sender:
             return False
         self._spool_works = True
         if not self._spooling:
-            log.warning("%s; what is published is kept in %s until it can be sent", self._error, self._spool.folder)
+            text = "%s; what is published is kept in %s until it can be sent"
+            log.warning(text, self._error, self._spool.folder, extra=event("spool_used", fault=str(self._error)))
             self._spooling = True
         conclude([one.receipt for one in batch], "confirmed", spooled=True)
         return True
@@ -269,7 +272,7 @@ class Sender:
     def _tell_trouble(self, text: str, error: BusworkerError) -> None:
         """Once, until something can be kept again."""
         if self._spool_works:
-            log.warning(text, self._folder, error)
+            log.warning(text, self._folder, error, extra=event("spool_failed", fault=str(error)))
         self._spool_works = False
 
 

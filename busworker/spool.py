@@ -7,7 +7,6 @@ time sends from it, whoever gets the lock; what was sent is removed only after t
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +16,15 @@ from urllib.parse import quote
 
 import msgspec
 
+from busworker import fault_log
 from busworker.broker import topology
 from busworker.broker.session import Session, Settled, open_session
 from busworker.errors import AlreadyStored, BrokerUnavailable, BusworkerError, DecodeError
+from busworker.log_fields import event
 from busworker.message import Delivery, Outgoing
 from busworker.transports import store_exists
 
-log = logging.getLogger("busworker.publisher")
+log = fault_log.logger("busworker.publisher")
 
 MOST = 1_000_000
 """Messages that a spool takes."""
@@ -176,5 +177,6 @@ def _settled(delivery: Delivery, error: BusworkerError | None) -> Settled:
         return Settled(delivery.tag, "return")
     if error is None or isinstance(error, AlreadyStored):
         return Settled(delivery.tag, "ack")
-    log.error("%s; it is set aside in the queue %s of the spool", error, topology.SPOOL_ASIDE)
+    told = event("spool_aside", fault=str(error))
+    log.error("%s; it is set aside in the queue %s of the spool", error, topology.SPOOL_ASIDE, extra=told)
     return Settled(delivery.tag, "ack", (Outgoing("", topology.SPOOL_ASIDE, delivery.body, {"delivery_mode": 2}, {}),))

@@ -9,6 +9,7 @@ from pathlib import Path
 from busworker.broker.session import Session
 from busworker.consumer.intake import Intake
 from busworker.ipc.scoreboard import Owed, Scoreboard
+from busworker.log_fields import event
 
 log = logging.getLogger("busworker.consumer")
 
@@ -36,6 +37,7 @@ class Adopting:
                 intake.owe([*board.open_keys(), *Owed(board.path).keys])
             if board is None or board.lock():
                 session.release(path)
-                log.warning("took over the messages of a pool that is gone: %s", path)
+                told = event("messages_taken_over")
+                log.warning("took over the messages of a pool that is gone: %s", path, extra=told)
             if board is not None:
                 board.close()

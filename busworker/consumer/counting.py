@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from busworker import fault_log
 from busworker.broker.session import Session
 from busworker.broker.topology import dead_queue
 from busworker.consumer.figures import Figures
 from busworker.errors import BusworkerError
 from busworker.ipc import frames
+from busworker.log_fields import event
 from busworker.message import read_envelope
 
-log = logging.getLogger("busworker.consumer")
+log = fault_log.logger("busworker.consumer")
 
 
 class Seen(NamedTuple):
@@ -43,7 +44,7 @@ def counts_told(request: int, session: Session | None, queues: Sequence[str], se
             waiting = None if None in waits else sum(count or 0 for count in waits)
             published += [read_envelope(head).published_at for queue in queues if (head := session.head(queue))]
     except BusworkerError as error:
-        log.warning("the counts can't be had: %s", error)
+        log.warning("the counts can't be had: %s", error, extra=event("counts_unknown", fault=str(error)))
     return frames.CountsTold(
         request,
         ready,

@@ -15,7 +15,7 @@ from busworker import outcome as how
 from busworker.broker.session import Session, open_session
 from busworker.consumer.adopting import EVERY, Adopting
 from busworker.consumer.at_once import AtOnce
-from busworker.consumer.booking import book
+from busworker.consumer.booking import book, tell_lost
 from busworker.consumer.counting import Seen, counts_told
 from busworker.consumer.dispatch import Dispatcher, Held, handout
 from busworker.consumer.figures import Figures
@@ -30,6 +30,7 @@ from busworker.errors import BrokerUnavailable, BusworkerError, ConfigurationErr
 from busworker.ipc import frames
 from busworker.ipc.link import Link
 from busworker.jobs import ConsumerJob
+from busworker.log_fields import event
 from busworker.message import Delivery
 from busworker.outcome import WorkerInfo
 
@@ -113,7 +114,7 @@ class Consumer:
         for frame in self._supervisor.receive():
             self._obey(frame)
         if self._supervisor.closed:
-            log.error("the supervisor is gone: ending at once")
+            log.error("the supervisor is gone: ending at once", extra=event("supervisor_lost"))
             os._exit(1)
 
     def _obey(self, frame: frames.Frame) -> None:
@@ -206,7 +207,7 @@ class Consumer:
         if held is None or worker is None:
             log.warning("worker %d reports message number %d, which it doesn't hold: ignored", slot + 1, number)
             return
-        self._end(Ended(held, outcome, WorkerInfo(self._host, worker.pid)))
+        self._end(Ended(held, outcome, WorkerInfo(self._host, worker.pid), seconds))
 
     def _leave(self, slot: int, reason: str) -> None:
         """A worker finishes: its stop hooks may still publish. What it was handed and hasn't begun goes to others."""
@@ -328,7 +329,7 @@ class Consumer:
     def _look_for_ready(self, session: Session) -> None:
         ready = sum(counts.ready for queue in self._queues if (counts := session.counts(queue)))
         if self._watchdog.is_forgotten(ready, time.monotonic()):
-            log.warning("%d messages are ready, and none is delivered: connecting anew", ready)
+            self._standing.forgotten(ready)
             self._lose_connection(session)
 
     def _has_room(self) -> bool:
@@ -366,7 +367,7 @@ class Consumer:
     def _forget(self, helds: list[Held]) -> None:
         """Another pool was given these while there was no connection: what became of them here doesn't count."""
         for held in helds:
-            log.warning("message %s went to another consumer when the connection was lost", held.envelope.id)
+            tell_lost(held)
             self._close_entry(held)
 
     def _conclude(self, session: Session, tags: list[int]) -> None:

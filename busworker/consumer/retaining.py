@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from busworker.broker.session import Session
 from busworker.broker.topology import UNROUTED, dead_queue
 from busworker.deadletters import drop_oldest
+from busworker.log_fields import event
 from busworker.retention import Retention
 
 log = logging.getLogger("busworker.consumer")
@@ -50,7 +51,8 @@ class Retaining:
             dropped = drop_oldest(session, queue, before=before, keep=keep, most=MOST)
             more = more or dropped == MOST
             if dropped:
-                log.info("dropped %d messages of %s, which are beyond the limits of the settings", dropped, queue)
+                text = "dropped %d messages of %s, which are beyond the limits of the settings"
+                log.info(text, dropped, queue, extra=event("messages_dropped"))
         self.next_at = monotonic + (0.1 if more else EVERY)
 
     def _limits(self, work_queues: Iterable[str], now: float) -> Iterator[tuple[str, float | None, int | None]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,31 +23,42 @@ from busworker.outcome import Error, WorkerInfo
 
 MOST_STACK = 16_000
 """Characters of a Python stack that a dead letter carries, cut in the middle."""
+_VALUE = re.compile(r"(Invalid (?:enum )?value |Input tag ).*?( found .*| - at (?:`key` in )?`[^`']*`)?$", re.DOTALL)
+"""Where msgspec or pydantic repeats a part of a body that doesn't fit."""
 
 
 class Ended(msgspec.Struct, gc=False):
-    """A held message whose attempt has ended, and where it ran."""
+    """A held message whose attempt has ended, and where it ran; `seconds` is what the handler took, None: unknown."""
 
     held: Held
     outcome: how.Outcome
     worker: WorkerInfo
+    seconds: float | None = None
 
 
 class Step(msgspec.Struct, gc=False):
     """What to do about an ended attempt: `delay` is the retry queue it needs, `returned` that nothing is charged.
 
-    `reason` is why it becomes a dead letter.
+    `failed` is for the log.
     """
 
     item: Settled
     delay: int = 0
     returned: bool = False
-    text: str | None = None
-    reason: str | None = None
+    failed: Failed | None = None
+
+
+class Failed(NamedTuple):
+    """A failed attempt: why, in a word and in a sentence, and what comes of it."""
+
+    reason: str
+    cause: str
+    dead: bool
+    text: str
 
 
 def step(ended: Ended, spec: SubscriptionSpec, now: float) -> Step:
-    """What the session must do to settle it, and what the log says (None: nothing)."""
+    """What the session must do to settle it, and what the log says."""
     held, tag = ended.held, ended.held.delivery.tag
     envelope, work = held.envelope, held.delivery.queue
     match settlement.settle(ended.outcome, envelope.attempt, spec):
@@ -58,11 +71,11 @@ def step(ended: Ended, spec: SubscriptionSpec, now: float) -> Step:
             alone = isinstance(ended.outcome, how.Crashed)
             target, ready_at = topology.retry_target(delay, work), milliseconds(now + delay)
             copy = retry_copy(held.delivery, envelope, attempt, target, ready_at, alone=alone)
-            return Step(Settled(tag, "ack", (copy,)), delay, text=f"again in {delay} s ({_cause(ended.outcome)})")
+            return Step(Settled(tag, "ack", (copy,)), delay, failed=_failed(ended.outcome, f"again in {delay} s"))
         case settlement.Dead(reason, attempts, error):
             letter = Letter(reason, attempts, rfc3339(now), error, ended.worker)
             copy = dead_copy(held.delivery, envelope, letter, topology.dead_target(work))
-            return Step(Settled(tag, "ack", (copy,)), text=f"dead: {reason} ({_cause(ended.outcome)})", reason=reason)
+            return Step(Settled(tag, "ack", (copy,)), failed=_failed(ended.outcome, f"dead: {reason}", dead=True))
 
 
 def ended_by_death(
@@ -119,8 +132,17 @@ def _ended(held: Held, notice: ProcessDied) -> Ended | None:
     return Ended(held, outcome, worker)
 
 
-def _cause(outcome: how.Outcome) -> str:
-    error = getattr(outcome, "error", None)
-    if not isinstance(error, Error):
-        return ""
-    return f"{error.type}: {error.message[:200]}" if error.message else error.type
+def _failed(outcome: how.Outcome, text: str, *, dead: bool = False) -> Failed | None:
+    match outcome:
+        case how.Returned() | how.Stopped():
+            return None
+        case _:
+            cause = _cause(outcome)
+            return Failed(settlement.reason(outcome), cause, dead, f"{text} ({cause})")
+
+
+def _cause(outcome: how.Failed) -> str:
+    """The error in a line of the log. What of it is a part of the body stays out: the dead letter has both."""
+    error = outcome.error
+    text = _VALUE.sub(r"\1…\2", error.message) if isinstance(outcome, how.Invalid) else error.message
+    return f"{error.type}: {text[:200]}" if text else error.type

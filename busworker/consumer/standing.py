@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 
+from busworker import fault_log
 from busworker.broker.session import Session
 from busworker.errors import BusworkerError
 from busworker.ipc import frames
 from busworker.ipc.link import Link
+from busworker.log_fields import event
 
-log = logging.getLogger("busworker.consumer")
+log = fault_log.logger("busworker.consumer")
 
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two tries; each is shortened by chance, or all consumers would come back at once."""
@@ -46,8 +47,9 @@ class Standing:
 
     def worked(self, session: Session) -> None:
         """A turn went without an error."""
+        fault_log.tell()
         if self._failures:
-            log.info("the broker works again")
+            log.info("the broker works again", extra=event("broker_restored"))
             self._failures, self._told = 0, None
             self._supervisor.send(frames.Ready())
         if session.trouble != self._alarm:
@@ -62,16 +64,22 @@ class Standing:
         if self._told is not type(error):
             self._told = type(error)
             if exit_code is None:
-                log.warning("%s; trying again", error)
+                log.warning("%s; trying again", error, extra=event("broker_lost", fault=str(error)))
             self._supervisor.send(frames.Troubled(str(error), exit_code))
         pause = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
         self.try_at = time.monotonic() + pause * random.uniform(0.5, 1.0)
         self._failures += 1
 
+    def forgotten(self, ready: int) -> None:
+        """The broker delivers nothing, though so many messages are ready: a new connection is made."""
+        told = event("connection_renewed")
+        log.warning("%d messages are ready, and none is delivered: connecting anew", ready, extra=told)
+
     def _tell_alarm(self) -> None:
         if self._alarm is None:
-            log.info("the broker takes all again")
+            log.info("the broker takes all again", extra=event("broker_unblocked"))
             self._supervisor.send(frames.Ready())
         else:
-            log.warning("%s; retries and dead letters wait", self._alarm)
+            told = event("broker_blocked", fault=self._alarm)
+            log.warning("%s; retries and dead letters wait", self._alarm, extra=told)
             self._supervisor.send(frames.Troubled(self._alarm, None))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from busworker.errors import ConfigurationError
 from busworker.ipc.scoreboard import Scoreboard, charge_open
+from busworker.log_fields import event
 from busworker.supervisor.orders import Board
 from busworker.supervisor.state import Pool
 
@@ -48,7 +49,8 @@ def open_board(path: Path, slots: int) -> Board:
         ) from error
     scoreboard.reset_counts()
     if charged:
-        log.warning("%s: %d messages were executing or unsettled when %s", path, charged, end)
+        told = event("attempts_charged")
+        log.warning("%s: %d messages were executing or unsettled when %s", path, charged, end, extra=told)
     found = os.fstat(descriptor)
     return Board(scoreboard, descriptor, (found.st_dev, found.st_ino))
 
@@ -74,7 +76,8 @@ def read_dead_board(name: str, pool: Pool, board: Scoreboard, *, stopping: bool)
         return
     pool.board_read()
     if charged:
-        log.warning("%s: %d messages were executing or not settled; each is charged an attempt", name, charged)
+        text = "%s: %d messages were executing or not settled; each is charged an attempt"
+        log.warning(text, name, charged, extra=event("attempts_charged", channel=pool.name))
 
 
 def _not_written_down(name: str, pool: Pool, error: OSError, *, stopping: bool) -> None:
@@ -82,7 +85,8 @@ def _not_written_down(name: str, pool: Pool, error: OSError, *, stopping: bool) 
         pool.board_read()
         return
     if not pool.read_at:
-        log.error("%s: what it owes can't be written down, no consumer starts before: %s", name, error)
+        told = event("board_unwritable", channel=pool.name)
+        log.error("%s: what it owes can't be written down, no consumer starts before: %s", name, error, extra=told)
     pool.board_not_read(time.monotonic())
 
 

@@ -22,8 +22,9 @@ from typing import NoReturn, cast
 
 import setproctitle
 
-from busworker import logs
+from busworker import fault_log, logs
 from busworker.ipc import stacks
+from busworker.log_fields import event
 from busworker.parent import die_with_parent
 from busworker.supervisor.remains import VARIABLE
 
@@ -144,8 +145,9 @@ def _live(birth: Birth, parent: int, file: tuple[int, int] | None) -> NoReturn:
         _settle_in(birth, parent, file)
         code = _entry(birth.entry)(birth.job)
     except BaseException:
-        log.critical("%s ends by an error of its own", birth.title, exc_info=True)
+        log.critical("%s ends by an error of its own", birth.title, exc_info=True, extra=event("process_failed"))
     finally:
+        fault_log.tell_rest()
         _flush()
         os._exit(code)
 

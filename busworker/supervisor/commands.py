@@ -13,6 +13,7 @@ import msgspec
 
 from busworker.ipc.control import Request
 from busworker.ipc.frames import CountsTold
+from busworker.log_fields import event
 from busworker.supervisor import metrics, status
 from busworker.supervisor.crew import Crew
 from busworker.supervisor.health import Probe, ailing
@@ -95,7 +96,7 @@ class Commands:
                 if pool := self._pool(client, request.arguments):
                     self._answer(client, {"halted": pool.halted or self._service.stop is not None})
             case "stop":
-                log.info("stop was asked for")
+                log.info("stop was asked for", extra=event("stop_asked"))
                 self._service.drain(time.monotonic())
                 self._answer(client, {"pid": self._orders.pid, "grace": self._orders.grace})
             case _:
@@ -144,7 +145,8 @@ class Commands:
         if not isinstance(processes, int) or not 1 <= processes <= MOST_PROCESSES:
             self._refuse(client, f"a channel has 1 to {MOST_PROCESSES} workers, not {processes!r}", 2)
         else:
-            log.info("channel %s: %d workers instead of %d", pool.name, processes, pool.desired)
+            told = event("channel_scaled", channel=pool.name)
+            log.info("channel %s: %d workers instead of %d", pool.name, processes, pool.desired, extra=told)
             pool.desired = processes
             self._answer(client, {"channel": pool.name, "processes": processes})
 
@@ -159,12 +161,13 @@ class Commands:
         else:
             self._refuse(client, f"a pause takes seconds, not {seconds!r}", 2)
             return
-        log.info("channel %s: paused%s", pool.name, "" if seconds is None else f" for {seconds:g} s")
+        told, most = event("channel_paused", channel=pool.name), "" if seconds is None else f" for {seconds:g} s"
+        log.info("channel %s: paused%s", pool.name, most, extra=told)
         self._answer(client, {"channel": pool.name})
 
     def _resume(self, client: Client, arguments: Mapping[str, object]) -> None:
         if pool := self._pool(client, arguments):
-            log.info("channel %s: resumed", pool.name)
+            log.info("channel %s: resumed", pool.name, extra=event("channel_resumed", channel=pool.name))
             pool.resume()
             self._answer(client, {"channel": pool.name})
 
@@ -174,7 +177,7 @@ class Commands:
             self._refuse(client, "the service stops, and its workers aren't replaced any more", 75)
         elif pool is not None or arguments.get("channel") is None:
             channels = list(self._service.pools) if pool is None else [pool.name]
-            log.info("a rolling restart of %s was asked for", ", ".join(channels))
+            log.info("a rolling restart of %s was asked for", ", ".join(channels), extra=event("restart_asked"))
             self._service.restart(channels)
             self._answer(client, {"channels": channels})
 

@@ -31,6 +31,7 @@ from busworker.supervisor.memory import MemoryWatch, OomKills
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.plan import Dump, Kill
 from busworker.supervisor.state import Pool, Service, Worker
+from busworker.supervisor.telling import Telling
 from busworker.supervisor.traces import Traces
 
 log = logging.getLogger("busworker.supervisor")
@@ -71,6 +72,7 @@ class Crew:
         self._workers: dict[int, Link] = {}
         self._traces: dict[int, Traces] = {}
         self._oom = OomKills()
+        self._tells = Telling(self.name, spec.name)
         self.memory = MemoryWatch(self.board, spec.memory_limit)
 
     def processes(self) -> list[Process]:
@@ -87,7 +89,7 @@ class Crew:
             with ExitStack() as opened:
                 self._fork_consumer(opened)
         except OSError as error:
-            log.error("consumer %s can't be started: %s", self.name, error)
+            self._tells.consumer_not_started(error)
             self.pool.consumer_failed_to_start(time.monotonic())
 
     def _fork_consumer(self, opened: ExitStack) -> None:
@@ -96,7 +98,7 @@ class Crew:
         pid = child.fork(consumer_birth(self._orders, spec, theirs, paused=self.pool.paused), self._identity)
         self._consumer = self._watched(ours, self._hear_consumer)
         self.pool.consumer_started(pid, time.monotonic(), self.board.counted())
-        log.info("consumer %s started, pid %d", self.name, pid)
+        self._tells.consumer_started(pid)
 
     def start_worker(self, slot: int) -> None:
         """Forks a worker and gives the consumer the other end of its link; if refused, not before a delay.
@@ -110,7 +112,7 @@ class Crew:
             with ExitStack() as opened:
                 self._fork_worker(slot, opened)
         except OSError as error:
-            log.error("worker %s/%d can't be started: %s", self.name, slot + 1, error)
+            self._tells.worker_not_started(slot, error)
             self.pool.worker_failed_to_start(slot, time.monotonic())
             if self.pool.rolling is not None:
                 self._give_up_roll(slot, f"it can't be started: {error}")
@@ -136,7 +138,7 @@ class Crew:
         theirs.close()
         worker_end.close()  # also so that a descriptor is free for the one that is sent
         self._tell(frames.WorkerAdded(slot, worker.incarnation, pid), consumer_end.fileno())
-        log.debug("worker %s/%d started, pid %d", self.name, slot + 1, pid)
+        self._tells.worker_started(slot, pid)
 
     def _watched(self, sock: socket.socket, hear: Callable[[], None]) -> Link:
         link = Link(socket.socket(fileno=sock.detach()))  # detached: no longer closed with the others
@@ -150,7 +152,7 @@ class Crew:
         worker = self.pool.workers[slot]
         worker.retiring = True
         self._tell(frames.WorkerRetired(slot, worker.incarnation))
-        log.info("worker %s/%d retires", self.name, slot + 1)
+        self._tells.worker_retires(slot)
 
     def drain(self) -> None:
         """Tells the consumer to stop fetching, to let finish, and to give the rest back."""
@@ -214,9 +216,7 @@ class Crew:
     def _killed(self, action: Kill, details: str) -> None:
         if self._service.stop is not None and action.cause == "stopped":
             self._service.cut_short()
-        who = f"consumer {self.name}" if action.slot is None else f"worker {self.name}/{action.slot + 1}"
-        level = logging.WARNING if action.cause in ("time_limit", "memory_limit") else logging.INFO
-        log.log(level, "%s killed, pid %d: %s", who, action.pid, details or action.cause)
+        self._tells.killed(action.slot, action.pid, action.cause, details)
 
     def _tell(self, frame: frames.Frame, descriptor: int | None = None) -> None:
         if self._consumer is not None:
@@ -275,14 +275,14 @@ class Crew:
     def _ready(self) -> None:
         if (consumer := self.pool.consumer) is not None:
             self.pool.consumer_ready(consumer)
-            log.info("consumer %s ready", self.name)
+            self._tells.consumer_ready()
 
     def _troubled(self, error: str, exit_code: int | None) -> None:
         if (consumer := self.pool.consumer) is None:
             return
         consumer.ready, consumer.trouble = False, error
         if exit_code is not None:
-            log.error("%s can't go on: %s", self.name, error)
+            self._tells.stuck(error)
             if not self.pool.ever_ready:  # else what it needs was taken away meanwhile: it tries on
                 self._service.fail(exit_code, time.monotonic())
 
@@ -292,7 +292,7 @@ class Crew:
             return
         worker.finishing_at = time.monotonic()
         if done.reason:
-            log.info("worker %s/%d is replaced: %s", self.name, done.slot + 1, done.reason)
+            self._tells.worker_replaced(done.slot, done.reason)
 
     def _hear_worker(self, slot: int) -> None:
         link, worker = self._workers.get(slot), self.pool.workers.get(slot)
@@ -302,7 +302,7 @@ class Crew:
             match frame:
                 case frames.Started():
                     worker.started = True
-                    log.info("worker %s/%d ready, pid %d", self.name, slot + 1, worker.pid)
+                    self._tells.worker_ready(slot, worker.pid)
                 case frames.Begun():
                     self.memory.begun(slot)
                 case _:
@@ -313,7 +313,7 @@ class Crew:
         try:
             received = link.receive()
         except ProtocolError as error:
-            log.error("a process of %s sent nonsense, its link is dropped: %s", self.name, error)
+            self._tells.nonsense(error)
             link.closed, received = True, []
         if link.closed and link in self._selector.get_map():
             self._selector.unregister(link)
@@ -353,20 +353,18 @@ class Crew:
         if self.pool.spoils_roll(worker):
             self._give_up_roll(worker.slot, f"{worker.details or ended}, before it was ready")
         if left is not None and not view.number:  # no dead letter will carry it
-            log.warning("the stacks of worker %s/%d at its end:\n%s", self.name, worker.slot + 1, left)
+            self._tells.stacks(worker.slot, left)
 
     def _tell_end(self, worker: Worker, ended: Death, message_id: str) -> None:
         stopping = self._service.stop is not None
         self.pool.died("worker", autopsy.fate(worker, ended, stopping=stopping))
         delay = 0.0 if stopping else self.pool.due.get(worker.slot, 0.0) - time.monotonic()
-        level = logging.INFO if autopsy.expected(worker, ended, stopping=stopping) else logging.WARNING
-        text = autopsy.last_words(worker, ended, message_id, delay)
-        log.log(level, "worker %s/%d %s", self.name, worker.slot + 1, text)
+        self._tells.worker_ended(worker, ended, message_id, delay, stopping=stopping)
 
     def _give_up_roll(self, slot: int, why: str) -> None:
         text = f"the new worker {self.name}/{slot + 1} failed ({why})"
         self._service.give_up_roll(text)
-        log.error("the rolling restart is given up: %s", text)
+        self._tells.roll_given_up(slot, text)
 
     def _bury_consumer(self, ended: Death) -> None:
         self._hear_consumer()
@@ -379,11 +377,11 @@ class Crew:
         gone = self.pool.consumer_gone(time.monotonic(), worked=worked)
         if gone is not None and not gone.drained:
             self.pool.died("consumer", None if gone.killed else autopsy.by_itself(ended))
-            log.warning("consumer %s died, pid %d: %s", self.name, gone.pid, ended)
+            self._tells.consumer_died(gone.pid, ended)
             if self._service.stop is not None:
                 self._service.cut_short()
         elif gone is not None:
-            log.info("consumer %s drained", self.name)
+            self._tells.consumer_drained()
 
     def read_board(self) -> None:
         """Writes down what the dead pool owes; see `read_dead_board`."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from busworker import procfs
 from busworker.ipc.stacks import LOG_SIGNAL
+from busworker.log_fields import event
 
 log = logging.getLogger("busworker.supervisor")
 
@@ -94,15 +95,16 @@ class Dumps:
 
     def _give_up(self, why: str, now: float) -> None:
         process = self._asked.popleft()
-        log.warning("no stack of %s, pid %d: %s", process.role, process.pid, why)
+        log.warning("no stack of %s, pid %d: %s", process.role, process.pid, why, extra=event("stack"))
         self._begin(now)
 
     def _tell(self, process: Process) -> None:
         text = os.pread(self._file, MOST_BYTES, 0).decode(errors="replace").strip("\0\n")
         # As a stack, which the log sets off below its line, or puts into a field of its own.
         record = log.makeRecord(
-            log.name, logging.WARNING, __file__, 0, "stack of %s, pid %d", (process.role, process.pid), None, sinfo=text
-        )
+            log.name, logging.WARNING, __file__, 0, "stack of %s, pid %d", (process.role, process.pid), None,
+            extra=event("stack"), sinfo=text,
+        )  # fmt: skip
         log.handle(record)
 
     def _clear(self) -> None:

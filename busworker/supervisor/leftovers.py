@@ -9,7 +9,11 @@ import threading
 from collections.abc import Container
 from pathlib import Path
 
+from busworker.log_fields import event
+
 log = logging.getLogger("busworker.supervisor")
+
+_TEXT = "importing the application {}, which workers won't have: %s"
 
 
 def warn_of_leftovers(own: Container[int]) -> None:
@@ -19,10 +23,10 @@ def warn_of_leftovers(own: Container[int]) -> None:
     """
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:
-        log.warning("importing the application started threads, which workers won't have: %s", ", ".join(threads))
+        log.warning(_TEXT.format("started threads"), ", ".join(threads), extra=event("import_left"))
     sockets = _sockets(own)
     if sockets:
-        log.warning("importing the application opened sockets, which workers won't have: %s", ", ".join(sockets))
+        log.warning(_TEXT.format("opened sockets"), ", ".join(sockets), extra=event("import_left"))
 
 
 def _sockets(own: Container[int]) -> list[str]:

@@ -15,8 +15,10 @@ import socket
 import time
 from typing import assert_never
 
+from busworker import fault_log
 from busworker.errors import ConfigurationError
 from busworker.ipc import control
+from busworker.log_fields import event
 from busworker.supervisor import plan as plans
 from busworker.supervisor.commands import MOST_PROCESSES, Commands
 from busworker.supervisor.crew import Crew
@@ -29,6 +31,8 @@ from busworker.supervisor.remains import Remains
 from busworker.supervisor.server import Server
 from busworker.supervisor.signals import Signals, block
 from busworker.supervisor.state import Pool, Service
+from busworker.supervisor.status import service_state
+from busworker.supervisor.telling import StateTelling
 from busworker.supervisor.undertaker import Undertaker
 from busworker.supervisor.web import Web
 
@@ -56,6 +60,7 @@ class Supervisor:
         self._server = _server(orders, self._selector, self._commands)
         self._orders = orders
         self._reload = Reload(orders.launch, orders.key, orders.mark)
+        self._states = StateTelling()
         self._dumps = Dumps(orders.stacks)
         self._remains = Remains(orders.mark)
         self._undertaker = Undertaker(
@@ -126,13 +131,17 @@ class Supervisor:
                 self._crews[pool].tell_pause()
             case plans.Resume(pool):
                 self._service.pools[pool].resume()
-                log.info("channel %s: its pause is over", pool)
+                log.info("channel %s: its pause is over", pool, extra=event("channel_resumed", channel=pool))
             case plans.BeginRoll(pool):
                 self._service.pools[pool].begin_roll()
-                log.info("channel %s: its workers are replaced one by one", pool)
+                log.info(
+                    "channel %s: its workers are replaced one by one", pool, extra=event("restart_begun", channel=pool)
+                )
             case plans.EndRoll(pool):
                 self._service.end_roll(pool)
-                log.info("channel %s: all its workers have been replaced", pool)
+                log.info(
+                    "channel %s: all its workers have been replaced", pool, extra=event("restart_done", channel=pool)
+                )
             case plans.EndSurge(pool):
                 self._service.pools[pool].surge = 0
             case plans.ReadBoard(pool):
@@ -161,17 +170,20 @@ class Supervisor:
         for crew in self._crews.values():
             crew.reap()
             crew.flush()
+        fault_log.tell()
         self._undertaker.reap()
         if self._reload.turn(now) and self._service.stop is None:
-            log.info("the new code is good: the service starts again once it has drained")
+            log.info("the new code is good: the service starts again once it has drained", extra=event("reload_begun"))
             self._service.renew(now)
             for pool in self._service.pools.values():
                 if pool.paused:
-                    log.warning("channel %s: the new start ends its pause", pool.name)
+                    told = event("channel_resumed", channel=pool.name)
+                    log.warning("channel %s: the new start ends its pause", pool.name, extra=told)
         self._remains.turn(now, self._pids(), child=self._child)
         self._child = False
         self._dumps.turn(now, self._pids())
         self._observe()
+        self._states.tell(service_state(self._service))
         self._commands.turn(now)
         self._server.expire(now)
         self._keep_socket(now)
@@ -192,10 +204,11 @@ class Supervisor:
             self._server.replace(control.listen(self._socket))
         except ConfigurationError as error:
             if not self._told_socket:
-                log.warning("the control socket was removed: %s", error)
+                log.warning("the control socket was removed: %s", error, extra=event("socket_lost"))
             self._told_socket = True
         else:
-            log.warning("the control socket was removed; it is there again: %s", self._socket)
+            told = event("socket_restored")
+            log.warning("the control socket was removed; it is there again: %s", self._socket, extra=told)
             self._told_socket = False
 
     def _look_again(self) -> float:
@@ -219,7 +232,8 @@ class Supervisor:
         away = now - self._expected
         self._expected = now
         if away - planned > LATE:
-            log.warning("the supervisor was away for %.1f s: all deadlines move by as much", away)
+            told = event("supervisor_late", duration=away)
+            log.warning("the supervisor was away for %.1f s: all deadlines move by as much", away, extra=told)
             self._observe()
             self._service.move(away)  # what was planned as well: nobody knows when in it the others were stopped
             self._reload.until += away
@@ -242,14 +256,14 @@ class Supervisor:
                 self._reload.cancel()
                 self._service.drain(now)
             case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT:
-                log.warning("stopping at once")
+                log.warning("stopping at once", extra=event("service_stopping_at_once"))
                 self._service.hurry(now)
             case signal.SIGTTIN:
                 self._scale_all(1)
             case signal.SIGTTOU:
                 self._scale_all(-1)
             case signal.SIGHUP if self._service.stop is not None:
-                log.warning("SIGHUP is ignored: the service drains")
+                log.warning("SIGHUP is ignored: the service drains", extra=event("reload_ignored"))
             case signal.SIGHUP:
                 self._reload.begin(now)
             case signal.SIGUSR1:
@@ -261,13 +275,16 @@ class Supervisor:
     def _scale_all(self, more: int) -> None:
         for pool in self._service.pools.values():
             pool.desired = min(max(1, pool.desired + more), MOST_PROCESSES)
-            log.info("channel %s: %d workers", pool.name, pool.desired)
+            log.info(
+                "channel %s: %d workers", pool.name, pool.desired, extra=event("channel_scaled", channel=pool.name)
+            )
 
     def _tell_stop(self) -> None:
         stop = self._service.stop
         if stop is not None and not self._told_stop:
             self._told_stop = True
-            log.info("draining, for up to %g s", max(0.0, stop.workers_at - stop.since))
+            most = max(0.0, stop.workers_at - stop.since)
+            log.info("draining, for up to %g s", most, extra=event("service_draining"))
 
     def _renews(self) -> bool:
         """Whether the service starts again. A stop may have come at the last moment; later ones wait for the start."""
@@ -292,7 +309,8 @@ class Supervisor:
         self._signals.close()
         self._selector.close()
         if self._exit_code is not None:
-            log.info("stopped%s", "" if self._exit_code == 0 else f", exit code {self._exit_code}")
+            code = "" if self._exit_code == 0 else f", exit code {self._exit_code}"
+            log.info("stopped%s", code, extra=event("service_stopped"))
 
 
 def _server(orders: Orders, selector: selectors.BaseSelector, commands: Commands) -> Server:

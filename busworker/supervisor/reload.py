@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from busworker.launch import FITS, Launch
+from busworker.log_fields import event
 from busworker.supervisor import child
 from busworker.supervisor.child import Birth, Death
 from busworker.supervisor.remains import VARIABLE
@@ -58,9 +59,10 @@ class Reload:
     def begin(self, now: float) -> None:
         """Starts a check, unless one is going on."""
         if self.pid is not None:
-            log.warning("SIGHUP is ignored: the new code is being checked already")
+            log.warning("SIGHUP is ignored: the new code is being checked already", extra=event("reload_ignored"))
         elif self._launch is None:
-            log.error("SIGHUP is ignored: this service wasn't started by the command busworker start")
+            told = event("reload_ignored")
+            log.error("SIGHUP is ignored: this service wasn't started by the command busworker start", extra=told)
         else:
             self._fork(self._launch, now)
 
@@ -95,7 +97,7 @@ class Reload:
         with suppress(PermissionError):  # its exec was quicker: by then it has done so itself
             os.setpgid(self.pid, self.pid)  # so that `cancel` finds its group
         self.until = now + PATIENCE
-        log.info("SIGHUP: checking the new code, pid %d", self.pid)
+        log.info("SIGHUP: checking the new code, pid %d", self.pid, extra=event("reload_checking"))
 
     def _judge(self, ended: Death) -> bool:
         said = os.pread(self._file, MOST_BYTES, max(0, os.fstat(self._file).st_size - MOST_BYTES))
@@ -113,7 +115,7 @@ class Reload:
         return False
 
     def _refuse(self, why: str) -> None:
-        log.error("the new code is not used, the old code runs on: %s", why)
+        log.error("the new code is not used, the old code runs on: %s", why, extra=event("reload_refused"))
 
     def _end(self) -> None:
         os.close(self._file)

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from busworker.errors import ControlError
 from busworker.ipc import control
+from busworker.log_fields import event
 
 log = logging.getLogger("busworker.supervisor")
 
@@ -167,7 +168,7 @@ class Server:
         try:
             self._handle(client, request)
         except Exception as error:
-            log.exception("the command %s failed", request.command)
+            log.exception("the command %s failed", request.command, extra=event("command_failed"))
             self.refuse(client, f"{request.command} failed: {error}", 1)
 
     def _send(self, client: Client, data: bytes) -> None:

@@ -23,7 +23,7 @@ from busworker.ipc.frames import Handout
 from busworker.message import Message, Outgoing, utc
 from busworker.outcome import Error, Outcome
 from busworker.worker.limit import AsyncLimit, Look, SoftLimit
-from busworker.worker.port import Attempt, current
+from busworker.worker.port import Attempt, enter
 
 TRACEBACK_LIMIT = 16_000
 MESSAGE_LIMIT = 4_000
@@ -109,7 +109,7 @@ class Runner:
         subscription, event, attempt = prepared
         outcome: Outcome
         try:
-            current.set(attempt)
+            enter(attempt)
             spec = subscription.spec
             if spec.time_limit is not None:
                 limit.move(spec.time_limit, spec.time_limit + spec.kill_after)
@@ -183,7 +183,7 @@ class Runner:
         return how.Returned(tuple(attempt.outgoing))
 
     def _call(self, subscription: Subscription, event: object, attempt: Attempt) -> None:
-        current.set(attempt)
+        enter(attempt)
         arguments = _arguments(subscription, event, attempt)
         if subscription.is_async or self._has_async_hook:
             self._loop.run(self._call_async(subscription, arguments, attempt.message))

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from hashlib import blake2b
 from typing import Protocol
 
+from busworker import log_fields
 from busworker.errors import BusworkerError, PublishFailed
 from busworker.ipc import frames
 from busworker.message import Message, Outgoing
@@ -56,6 +57,12 @@ class Attempt:
 
 current: ContextVar[Attempt | None] = ContextVar("busworker_attempt", default=None)
 """The attempt that the running code belongs to."""
+
+
+def enter(attempt: Attempt) -> None:
+    """Has the running code, as far as its context variables reach, belong to an attempt."""
+    current.set(attempt)
+    log_fields.message.set(attempt.message)
 
 
 class Outbox(Protocol):

@@ -21,6 +21,7 @@ PUBLIC = {
     "DecodeError",
     "EncodeError",
     "Json",
+    "LogFields",
     "Message",
     "MessageError",
     "Pattern",
