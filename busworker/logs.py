@@ -13,6 +13,7 @@ import select
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from busworker import log_fields
@@ -85,6 +86,27 @@ def reclaim() -> None:
     for name, logger in logging.Logger.manager.loggerDict.items():
         if name.partition(".")[0] == "busworker" and isinstance(logger, logging.Logger):
             logger.disabled = False
+
+
+def let_go() -> None:
+    """Has the application's own log handlers open their files and sockets anew; for a child, before it closes those.
+
+    What they hold would be closed under them, and the number of a descriptor soon means something else.
+    """
+    for logger in [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]:
+        for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
+            if isinstance(handler, logging.FileHandler) and handler.stream is not None:
+                handler.mode = "a"  # not to empty it
+                _let_go(handler, "stream")  # as it is with `delay`
+            for name in ("socket", "sock"):  # those of logging.handlers, whose import takes time
+                if isinstance(getattr(handler, name, None), socket.socket):
+                    _let_go(handler, name)
+
+
+def _let_go(handler: logging.Handler, name: str) -> None:
+    with suppress(OSError):  # a full disk, say; it is our copy alone that is closed
+        getattr(handler, name).close()
+    setattr(handler, name, None)
 
 
 def _install(logger: logging.Logger, handler: logging.Handler, level: int) -> None:

@@ -159,6 +159,7 @@ def _settle_in(birth: Birth, parent: int, file: tuple[int, int] | None) -> None:
     _reset_signals(interruptible=birth.runs_user_code)
     if birth.output is not None:
         _write_into(birth.output)
+    logs.let_go()
     kept = _close_others({0, 1, 2, *birth.keep, *_stacks(birth), logs.descriptor()}, file)
     if birth.runs_user_code:
         # What a handler forks must neither hold the pool's lock nor look like a living worker.

@@ -6,11 +6,12 @@ from tests.support import Stage, wait_until
 
 SECRET = "k3lvin-7f1a"
 APP = r"""
-import asyncio, logging, os
+import asyncio, logging, logging.config, os
 from typing import Literal
 from busworker import Bus, RetryPolicy, Topic
 from recording import record, wait_for
 
+OWN
 log = logging.getLogger("shop.orders")
 bus = Bus("shop")
 
@@ -36,11 +37,24 @@ def work(event):
 def kind(event):
     record("impossible")
 """
+OWN = r"""
+logging.config.dictConfig({
+    "version": 1,
+    "filters": {"bus": {"()": "busworker.LogFields"}},
+    "formatters": {
+        "own": {"format": "%(service)s.%(channel)s/%(slot)s %(topic)s %(message_id)s %(attempt)s %(message)s"}
+    },
+    "handlers": {"own": {
+        "class": "logging.FileHandler", "filename": "own.log", "filters": ["bus"], "formatter": "own"
+    }},
+    "root": {"handlers": ["own"], "level": "INFO"},
+})
+"""
 FAILURES = 30
 
 
 def test_each_record_says_whose_it_is_and_none_has_a_body(stage: Stage) -> None:
-    stage.home.write("shop.py", APP)
+    stage.home.write("shop.py", APP.replace("OWN", ""))
     service = stage.start("shop", "--log-format", "json")
     stage.publish("together", "a", "b", "c")
     stage.publish("work", *({"do": do, "secret": SECRET} for do in ("reject", "crash")))
@@ -91,3 +105,17 @@ def test_each_record_says_whose_it_is_and_none_has_a_body(stage: Stage) -> None:
     for event in ("consumer_ready", "worker_ready", "service_state", "service_draining", "service_stopped"):
         assert event in told
     assert told[-1] == "service_stopped"
+
+
+def test_an_applications_own_logging_is_its_own_and_can_have_the_fields(stage: Stage) -> None:
+    stage.home.write("shop.py", APP.replace("OWN", OWN))
+    service = stage.start("shop")
+    stage.publish("work", {"do": "fail"})
+    (letter,) = wait_until(stage.dead, 30, lambda: service.stderr)
+    assert service.terminate() == 0
+    lines = (stage.home.path / "own.log").read_text().splitlines()
+    assert [line for line in lines if line.endswith("works")] == [
+        f"shop.plain/1 work {letter['id']} {attempt} works" for attempt in (1, 2)
+    ]
+    assert "works" not in service.stderr
+    assert f"work/shop.plain message {letter['id']} attempt 1/2: again in 0 s (RuntimeError: as told)" in service.stderr
