@@ -24,6 +24,8 @@ ONLY_CHECK = "--only-check"
 
 FITS = "fits"
 """What it then prints, before what stands for the service that would run."""
+MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""By these a service manager is reached (sd_notify(3)): for the service itself alone."""
 
 
 class Handover(NamedTuple):
@@ -79,7 +81,8 @@ class Launch:
         Raises:
             OSError: it can't be run.
         """
-        self._run((self.arguments[0], ONLY_CHECK, *self.arguments[1:]), self.environment | dict(variables))
+        environment = {name: value for name, value in self.environment.items() if name not in MANAGER}
+        self._run((self.arguments[0], ONLY_CHECK, *self.arguments[1:]), environment | dict(variables))
 
     def again(self, handover: Handover) -> NoReturn:
         """Replaces this process by a new start of itself.

@@ -180,6 +180,7 @@ def _orders(options: StartOptions, service: ServiceSpec, key: str) -> Orders:
         launch=options.launch,
         spool=options.spool,
         http=http,
+        manager=options.manager,
         sockets=() if handover is None else handover.sockets,
         mark=remains.new_mark(key),
     )

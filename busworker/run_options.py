@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from busworker.bus import Bus
 from busworker.launch import Launch
 from busworker.retention import Retention
+from busworker.supervisor.manager import Manager
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class StartOptions:
         launch: how this process was started; None: unknown, so it can't start itself again.
         spool: the folder in which publishers of this bus keep what the broker can't take; None: there is none.
         http: where metrics and probes are served, as `addresses.parse_address` takes it; None: nowhere.
+        manager: the service manager that is told how the service is; None: there is none.
     """
 
     app: str
@@ -42,3 +44,4 @@ class StartOptions:
     launch: Launch | None = None
     spool: str | None = None
     http: str | None = None
+    manager: Manager | None = None

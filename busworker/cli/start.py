@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from busworker.preview import preview
 from busworker.retention import Retention
 from busworker.run_options import StartOptions
 from busworker.supervisor import signals
+from busworker.supervisor.manager import Manager
 
 log = logging.getLogger("busworker.cli")
 
@@ -51,6 +53,7 @@ def start(app: str | None, app_option: str | None, broker: str | None, **options
     it start again with new code. USR1 writes the stack of each process into the log.
     """
     launch = Launch.current()  # before the application can change anything
+    manager = Manager.taken(os.environ, os.getpid())
     only_check: bool = options["only_check"]
     if not only_check:
         signals.until_started()
@@ -82,6 +85,7 @@ def start(app: str | None, app_option: str | None, broker: str | None, **options
         launch=launch,
         spool=settings.find(settings.SPOOL, declared=bus.spool),
         http=_address(options["http"]),
+        manager=manager,
     )
     if not only_check:
         return run.supervise(chosen)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+from busworker.plain import escaped
 from busworker.supervisor.state import Pool, Service
 from busworker.supervisor.status import pool_state, service_state
+from busworker.urls import hide_password
 
+MOST_SUMMARY = 1000
 Probe: TypeAlias = Literal["live", "ready", "startup"]
 
 
@@ -30,6 +33,16 @@ def ailing(service: Service, probe: Probe) -> str | None:
                 return None
             found = [text for pool in service.pools.values() if (text := _unready(service, pool))]
             return _told("is not ready", found)
+
+
+def summary(service: Service) -> str:
+    """A service and its channels in one line, of bounded length."""
+    channels = ", ".join(_unready(service, pool) or _running(pool) for pool in service.pools.values())
+    return escaped(hide_password(f"{service_state(service)}: {channels}"))[:MOST_SUMMARY]
+
+
+def _running(pool: Pool) -> str:
+    return f"{pool.name} is paused" if pool.paused else f"{pool.name} has {len(pool.up)} of {pool.desired} workers up"
 
 
 def _told(what: str, channels: list[str]) -> str | None:

@@ -23,7 +23,10 @@ from busworker.supervisor import plan as plans
 from busworker.supervisor.commands import MOST_PROCESSES, Commands
 from busworker.supervisor.crew import Crew
 from busworker.supervisor.dumps import Dumps
+from busworker.supervisor.health import summary
+from busworker.supervisor.manager import Reporting
 from busworker.supervisor.memory import LOOK
+from busworker.supervisor.notices import Facts
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.plan import Action, plan
 from busworker.supervisor.reload import Reload
@@ -60,6 +63,7 @@ class Supervisor:
         self._server = _server(orders, self._selector, self._commands)
         self._orders = orders
         self._reload = Reload(orders.launch, orders.key, orders.mark)
+        self._reporting = Reporting(orders.manager)
         self._states = StateTelling()
         self._dumps = Dumps(orders.stacks)
         self._remains = Remains(orders.mark)
@@ -154,14 +158,8 @@ class Supervisor:
     def _wait(self) -> None:
         self._undertaker.keep()
         self._web.turn(time.monotonic())
-        until = min(
-            self._next_due,
-            self._server.next_due,
-            self._commands.next_due,
-            self._dumps.next_due,
-            self._reload.until,
-            self._web.next_due,
-        )
+        dues = (self._server, self._commands, self._dumps, self._reporting, self._web)
+        until = min(self._next_due, self._reload.until, *(due.next_due for due in dues))
         timeout = min(max(until - time.monotonic(), 0.0), self._look_again())
         events = self._selector.select(timeout)
         now = self._now(timeout)
@@ -183,10 +181,27 @@ class Supervisor:
         self._child = False
         self._dumps.turn(now, self._pids())
         self._observe()
-        self._states.tell(service_state(self._service))
+        self._report(now)
         self._commands.turn(now)
         self._server.expire(now)
         self._keep_socket(now)
+
+    def _report(self, now: float) -> None:
+        """Tells the service manager and the log how the service is."""
+        state = service_state(self._service)
+        self._states.tell(state)
+        if not self._reporting.wanted:
+            return
+        renewing = self._service.renewing
+        self._reporting.turn(
+            Facts(
+                ready=state in ("running", "paused"),
+                reloading=renewing or self._reload.pid is not None,
+                stopping=self._service.stop is not None and not renewing,
+                status=summary(self._service),
+            ),
+            now,
+        )
 
     def _pids(self) -> set[int]:
         """The children that haven't been reaped."""
@@ -265,6 +280,7 @@ class Supervisor:
             case signal.SIGHUP if self._service.stop is not None:
                 log.warning("SIGHUP is ignored: the service drains", extra=event("reload_ignored"))
             case signal.SIGHUP:
+                self._reporting.reload(now)
                 self._reload.begin(now)
             case signal.SIGUSR1:
                 pools = [process for crew in self._crews.values() for process in crew.processes()]
@@ -298,7 +314,9 @@ class Supervisor:
         self._undertaker.close()
         self._web.close()
         self._commands.close()
+        self._report(time.monotonic())
         if self._renews():
+            self._reporting.leave()
             self._sockets = self._server.hand_over()
             # What the import has started belongs to the old code.
             self._remains.end_all(None if self._orders.launch is None else self._orders.launch.children)

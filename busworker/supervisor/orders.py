@@ -15,6 +15,7 @@ from busworker.ipc.stacks import new_file
 from busworker.ipc.tally import Tally
 from busworker.launch import Launch
 from busworker.retention import Retention
+from busworker.supervisor.manager import Manager
 from busworker.supervisor.remains import new_mark
 
 
@@ -69,6 +70,7 @@ class Orders:
         launch: how this process was started, so that it can start itself again; None: unknown.
         spool: the folder in which publishers of this bus keep what the broker can't take; None: there is none.
         http: metrics and probes; None: they aren't served.
+        manager: the service manager that is told how the service is; None: there is none.
         sockets: the descriptors that the last program of this process has left, of the control socket and of those who
             have connected to it; (): there was none, make a control socket.
         mark: of what the workers start.
@@ -91,6 +93,7 @@ class Orders:
     launch: Launch | None = None
     spool: str | None = None
     http: Http | None = None
+    manager: Manager | None = None
     sockets: tuple[int, ...] = ()
     stacks: int = field(default_factory=new_file)
     mark: str = field(default_factory=lambda: new_mark("unnamed"))

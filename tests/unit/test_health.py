@@ -2,7 +2,7 @@
 
 import pytest
 
-from busworker.supervisor.health import ailing
+from busworker.supervisor.health import MOST_SUMMARY, ailing, summary
 from busworker.supervisor.state import Pool, Service
 
 NOW = 1000.0
@@ -56,3 +56,18 @@ def test_a_service_that_drains_is_live_and_not_ready(probe: str, said: str | Non
     made = running("mail")
     made.drain(NOW)
     assert ailing(made, probe) == said  # type: ignore[arg-type]
+
+
+def test_the_summary_is_one_line_whatever_the_trouble_is() -> None:
+    made = running("mail", "audit", "slow")
+    made.pools["audit"].pause(float("inf"))
+    del made.pools["slow"].workers[1]
+    assert (
+        summary(made)
+        == "starting: mail has 2 of 2 workers up, audit is paused, slow is starting (1 of 2 workers are up)"
+    )
+    consumer = made.pools["mail"].consumer
+    assert consumer is not None
+    consumer.ready, consumer.trouble = False, "amqp://u:secret@h\nREADY=1 " + "x" * 5000
+    assert summary(made).startswith("failing: mail is failing (amqp://u:***@h\\nREADY=1 xxx")
+    assert len(summary(made)) == MOST_SUMMARY
