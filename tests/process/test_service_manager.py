@@ -1,15 +1,24 @@
 """What a service manager hears from a service, on a real socket as systemd's, and that nobody else can use it."""
 
+import configparser
+import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
+from busworker import settings
+from busworker.supervisor.state import CONSUMER_SETTLES
 from tests.support import Service, Stage, wait_until
+from tests.support.command import executable
+
+UNIT = Path(__file__).parents[2] / "contrib" / "systemd" / "busworker@.service"
 
 APP = """
 import os, subprocess
@@ -126,3 +135,22 @@ def test_a_service_manager_hears_how_the_service_is_and_nobody_else_can_talk_to_
     assert seen.count(("handler", "unseen")) == 2
     assert {event for _, event in seen} == {"unseen"}, seen
     assert {what for what, _ in seen} == {"old", "newer", "handler"}
+
+
+def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("the unit isn't checked: systemd-analyze is missing (apt install systemd)")
+    unit = tmp_path / "busworker@email.service"
+    text = UNIT.read_text()
+    assert text.count("/srv/%i/venv/bin/busworker ") == 1
+    unit.write_text(text.replace("/srv/%i/venv/bin/busworker ", f"{executable()} "))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_unit_gives_a_drain_the_time_that_it_takes() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.read(UNIT)
+    assert unit.getfloat("Service", "TimeoutStopSec") > (settings.GRACE.default or 0.0) + 2 * CONSUMER_SETTLES
