@@ -6,6 +6,7 @@ import logging
 
 from busworker.broker.session import open_session
 from busworker.declaration import ServiceSpec
+from busworker.log_fields import event
 from busworker.subscriptions import orphan_line, orphaned
 
 log = logging.getLogger("busworker.broker")
@@ -21,6 +22,6 @@ def probe(url: str, service: ServiceSpec | None) -> None:
     try:
         session.declare()
         for name, load in orphaned(session, service) if service is not None else ():
-            log.warning("%s", orphan_line(name, load))
+            log.warning("%s", orphan_line(name, load), extra=event("queue_unserved"))
     finally:
         session.close()
