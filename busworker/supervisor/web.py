@@ -15,6 +15,7 @@ from pathlib import Path
 
 from busworker.addresses import Address
 from busworker.errors import ConfigurationError
+from busworker.log_fields import event
 from busworker.supervisor import child
 from busworker.supervisor.births import http_birth
 from busworker.supervisor.dumps import Process
@@ -111,7 +112,10 @@ class Web:
                 self._backoff.worked()
             self._backoff.failed(now)
             delay = max(0.0, self._backoff.until - now)
-            log.warning("the http process died, pid %d: %s; it starts again in %.1f s", self.pid, ended, delay)
+            told = event("http_died", reason=str(ended))
+            log.warning(
+                "the http process died, pid %d: %s; it starts again in %.1f s", self.pid, ended, delay, extra=told
+            )
             self.pid = None
         if self._orders.http is not None and now >= self.next_due:
             self._start(self._orders.http.address, self._orders.http.main, now)
@@ -123,14 +127,16 @@ class Web:
             self.pid = child.fork(http_birth(self._orders, main, self._listener))
         except ConfigurationError as error:
             if not self._listen_at:
-                log.error("metrics and probes aren't served: %s; trying again every %g s", error, TRY_AGAIN)
+                text = "metrics and probes aren't served: %s; trying again every %g s"
+                log.error(text, error, TRY_AGAIN, extra=event("http_failed"))
             self._listen_at = now + TRY_AGAIN
         except OSError as error:
-            log.error("the http process can't be started: %s", error)
+            log.error("the http process can't be started: %s", error, extra=event("http_failed"))
             self._backoff.failed(now)
         else:
             self._started_at, self._listen_at = now, 0.0
-            log.info("metrics and probes at %s, pid %d", _bound(self._listener, address), self.pid)
+            at = _bound(self._listener, address)
+            log.info("metrics and probes at %s, pid %d", at, self.pid, extra=event("http_started"))
 
     def close(self) -> None:
         """Ends it, at once, and gives the address up."""
