@@ -94,7 +94,8 @@ class Consumer:
         self._at_once.expire(time.monotonic())
         self._hand_out()
         self._finish_workers()
-        self._watch_writes()
+        sockets = {} if self._session is None else self._session.filenos()
+        self._watch.flush((self._supervisor, *self._links.values(), *self._finishing), sockets)
 
     def _timeout(self) -> float:
         now = time.monotonic()
@@ -397,7 +398,3 @@ class Consumer:
             self._links[held.slot].post(handout(held))
         for link in self._links.values():
             link.flush()
-
-    def _watch_writes(self) -> None:
-        sockets = {} if self._session is None else self._session.filenos()
-        self._watch.flush((self._supervisor, *self._links.values(), *self._finishing), sockets)
