@@ -16,8 +16,9 @@ from busworker.supervisor.state import Consumer, Pool, Service, Stop, Worker
 
 START_LIMIT = 60.0
 """Seconds from a worker's fork until it must have run its start hooks."""
-DUMP_SECONDS = 0.05
-"""Seconds that a worker has to write its stacks and die, before SIGKILL; it takes 1 ms if it gets a core at once."""
+DUMP_SECONDS = 0.25
+"""Seconds that a worker has to write its stacks and die, before SIGKILL. It takes 1 ms if it gets a core at once; on a
+machine where many wait for one, 50 ms were too few."""
 AT_ONCE = float("-inf")
 NEVER = float("inf")
 
