@@ -119,5 +119,5 @@ def _answering(one: Instance) -> Instance:
 def _named(instances: Sequence[Instance]) -> str:
     return ", ".join(
         f"{one.service} (instance {one.instance}, {hide_password(one.broker)}{', silent' if one.silent else ''})"
-        for one in instances
+        for one in sorted(instances, key=lambda one: (one.service, one.instance, one.broker))
     )

@@ -72,7 +72,8 @@ def rows(ledger: Ledger) -> list[tuple[str, ...]]:
 
 def reasons(counted: Counter[str]) -> str:
     """`4 exception, 1 crash`, or `0`."""
-    return ", ".join(f"{number} {reason}" for reason, number in counted.most_common()) or "0"
+    ordered = sorted(((number, reason) for reason, number in counted.items()), key=lambda one: (-one[0], one[1]))
+    return ", ".join(f"{number} {reason}" for number, reason in ordered) or "0"
 
 
 def _table(ledger: Ledger) -> Table:

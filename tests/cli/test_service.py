@@ -153,7 +153,7 @@ def test_one_that_does_not_say_who_it_is_stands_in_nobodys_way() -> None:
 def test_several_that_fit_are_named() -> None:
     with pytest.raises(click.UsageError) as caught:
         choose([ONE, BLUE, SHOP], Wanted())
-    assert "email (instance default, memory://default), email (instance blue" in str(caught.value)
+    assert "email (instance blue, memory://), email (instance default, memory://default), shop" in str(caught.value)
 
 
 def test_none_that_fits_names_those_that_run() -> None:
