@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import click
 import msgspec
 
-from busworker.cli.output import cell, encoded, formatted, print_json_array, print_table
+from busworker.cli.output import cell, encoded, formatted, print_json_array, print_table, shortened
 from busworker.cli.progress import counting
 from busworker.groups import By, Group
 from busworker.letters import UNROUTED, DeadLetter
@@ -16,8 +16,8 @@ from busworker.outcome import WorkerInfo
 from busworker.pace import Pace
 from busworker.plain import escaped_json, escaped_lines, shell_word
 
-ERROR_WIDTH = 60
-"""Characters of an error in a list."""
+ERROR_WIDTH = 120
+"""Characters of an error in a list; a terminal may have room for fewer."""
 PAGE = 1000
 """Lines of a table that are held until they are printed, for the width of its columns."""
 
@@ -25,7 +25,7 @@ PAGE = 1000
 def print_list(letters: Iterable[DeadLetter], limit: int | None = None) -> None:
     """A table, a letter a line, printed as they come; without letters only its head. `limit`: of those to come."""
     heads = ("ID", "SUBSCRIPTION", "REASON", "ATTEMPTS", "DEAD AT", "ERROR")
-    print_table(heads, (_row(one) for one in letters), min(limit or PAGE, PAGE))
+    print_table(heads, (_row(one) for one in letters), min(limit or PAGE, PAGE), cut=True)
 
 
 def print_groups(groups: Sequence[Group], by: By) -> None:
@@ -35,8 +35,9 @@ def print_groups(groups: Sequence[Group], by: By) -> None:
     if by == "reason":
         print_table(heads, rows)
     else:
-        messages = (None if one.message is None else _shortened(one.message, ERROR_WIDTH) for one in groups)
-        print_table((*heads, "NEWEST MESSAGE"), [(*row, text) for row, text in zip(rows, messages, strict=True)])
+        messages = (None if one.message is None else shortened(one.message, ERROR_WIDTH) for one in groups)
+        told = [(*row, text) for row, text in zip(rows, messages, strict=True)]
+        print_table((*heads, "NEWEST MESSAGE"), told, cut=True)
 
 
 def print_groups_json(groups: Sequence[Group], by: By) -> None:
@@ -106,11 +107,7 @@ def _cause(letter: DeadLetter, width: int | None) -> str | None:
     if letter.error is None:
         return None
     text = f"{letter.error.type or '?'}: {letter.error.message or ''}".rstrip(": ")
-    return text if width is None else _shortened(text, width)
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    return text if width is None else shortened(text, width)
 
 
 def _worker(worker: WorkerInfo | None) -> str | None:

@@ -12,6 +12,8 @@ import msgspec
 
 from busworker.plain import escaped, escaped_json
 
+LEAST = 20
+"""Characters of a cut column, however narrow the terminal is."""
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -52,15 +54,15 @@ def print_fitting(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     """A table as `print_table` prints it, without the last columns that a terminal has no room for."""
     lines = [list(heads), *([cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    kept = len(widths)
-    if sys.stdout.isatty():
-        room = shutil.get_terminal_size().columns
-        while kept > 1 and sum(widths[:kept]) + 2 * (kept - 1) > room:
-            kept -= 1
+    kept, room = len(widths), _room()
+    while room is not None and kept > 1 and sum(widths[:kept]) + 2 * (kept - 1) > room:
+        kept -= 1
     print_table(heads[:kept], [row[:kept] for row in rows])
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], page: int | None = None) -> None:
+def print_table(
+    heads: Sequence[str], rows: Iterable[Sequence[object]], page: int | None = None, *, cut: bool = False
+) -> None:
     """Columns as wide as they need to be, the last one without padding; None is `-`.
 
     Args:
@@ -68,22 +70,36 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], page: in
         rows: the lines.
         page: how many lines are taken, and printed, at a time, with columns as wide as they need to be up to there;
             None: all.
+        cut: the last column to what a terminal has room for.
     """
-    left = iter(rows)
+    left, room = iter(rows), _room() if cut else None
     lines, widths = [list(heads)], [0 for _ in heads]
     while True:
         found = [[cell(value) for value in row] for row in itertools.islice(left, page)]
         lines += found
         if lines:
             widths = [max(width, *map(len, column)) for width, *column in zip(widths, *lines, strict=True)]
-            click.echo("\n".join(_padded(line, widths) for line in lines))
+            click.echo("\n".join(padded(line, widths, room) for line in lines))
         if page is None or len(found) < page:
             return
         lines = []
 
 
-def _padded(line: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+def _room() -> int | None:
+    """The columns of the terminal that stdout is; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def padded(line: Sequence[str], widths: Sequence[int], room: int | None) -> str:
+    """A line of a table, the last column cut to what is left of `room`, but not below `LEAST`."""
+    *first, last = line
+    begin = "".join(f"{text.ljust(width)}  " for text, width in zip(first, widths, strict=False))
+    return (begin + (last if room is None else shortened(last, max(room - len(begin), LEAST)))).rstrip()
+
+
+def shortened(text: str, width: int) -> str:
+    """The text, its end cut to that many characters."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def cell(value: object) -> str:

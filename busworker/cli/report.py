@@ -74,7 +74,7 @@ class Status(msgspec.Struct):
     broker: str
     state: str
     pid: int
-    started_at: str | None
+    started_at: datetime | None
     channels: list[Channel]
     spool: Spool | None = None
 
@@ -88,7 +88,7 @@ def show(status: Status, now: datetime) -> None:
     """
     click.echo(
         f"service {cell(status.service)}: {cell(status.state)}, instance {cell(status.instance)}, "
-        f"pid {status.pid}, since {cell(status.started_at)}"
+        f"pid {status.pid}, up {cell(_age(status.started_at, now))}"
     )
     click.echo(f"broker {cell(status.broker)}\n")
     print_fitting(CHANNEL_HEADS, [_channel(channel, now) for channel in status.channels])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections import Counter
 from types import TracebackType
@@ -14,6 +15,7 @@ from rich.table import Table
 from busworker.demo.ledger import Ledger
 
 HEADS = ("SERVICE", "RECEIVED", "HANDLED", "RETRIED", "DEAD BY REASON", "LOST")
+INDENT = " " * len("  0.0 s  ")
 REFRESH = 0.2
 """Seconds from one picture to the next."""
 
@@ -45,7 +47,9 @@ class Screen:
         if self._live is None:
             print(line, file=sys.stderr, flush=True)  # noqa: T201
         else:
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(
+                wrapped(line, self._live.console.width), markup=False, highlight=False, soft_wrap=True
+            )
 
     def refresh(self) -> None:
         """Draws the table again, if it is time to."""
@@ -53,6 +57,11 @@ class Screen:
         if self._live is not None and now - self._drawn >= REFRESH:
             self._drawn = now
             self._live.update(_table(self._ledger), refresh=True)
+
+
+def wrapped(line: str, width: int) -> str:
+    """A step in lines that a terminal has room for, the text below the text; no word is broken."""
+    return textwrap.fill(line, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
 
 
 def rows(ledger: Ledger) -> list[tuple[str, ...]]:

@@ -18,7 +18,7 @@ MASKS: tuple[tuple[str, str], ...] = (
     (PID, "PID"),
     (r"\b\d+ [KM]iB\b", "SIZE"),
     (r"(?<=\"rss\": )\d+", "SIZE"),
-    (r"\b\d+\.\d s\b", "AGE"),
+    (r"\b\d+\.\d s\b|(?<=, up )\d+ \w+$", "AGE"),
     (r"\b[\d.]+(?= ms\b|/s\b)", "NUMBER"),
     (r"(?<=\"rate\": )[\d.]+", "NUMBER"),
     (r"(busworker/[\w/]+\.py\\?\", line )\d+", r"\1LINE"),  # a line of our own in a traceback
@@ -130,7 +130,7 @@ def masked(text: str, varies: str | None = None) -> list[str]:
     """What two runs have in common. Lines of a log may come in another order."""
     text = WORKER_ROW.sub(r"\g<worker>PID\g<state>AGE", text)
     for pattern, name in (*MASKS, *([(varies, "VARIES")] if varies else [])):
-        text = re.sub(pattern, name, text)
+        text = re.sub(pattern, name, text, flags=re.MULTILINE)
     lines = [line.rstrip() for line in text.splitlines()]
     if lines and all(line.startswith("TIME ") for line in lines if not line.startswith("$ ")):
         return sorted(re.sub(r"(worker [\w.-]+)/\d+", r"\1/N", line) for line in lines)
