@@ -31,6 +31,7 @@ class Space:
     def __init__(self, store: Path, *, memory: bool) -> None:
         self._store = store
         self._path = store / "reserve"
+        self._hint = " (a container's /dev/shm often has only 64 MB)" if memory else ""
         disk = os.statvfs(store)
         self.reserve = min(_LARGEST // (8 if memory else 1), disk.f_blocks * disk.f_frsize // _SHARE)
         """Bytes set aside, and bytes that must be free besides for a publish: a sixteenth of a small disk."""
@@ -45,7 +46,7 @@ class Space:
         if not self.has(size):
             raise BrokerUnavailable(
                 f"store {self._store} takes no messages: {self._free() >> 10:,} KiB are free on its disk, "
-                f"{self._needed(size) >> 10:,} KiB are needed; free some space"
+                f"{self._needed(size) >> 10:,} KiB are needed; free some space{self._hint}"
             )
 
     def has(self, size: int) -> bool:
