@@ -101,8 +101,8 @@ def choose(found: Sequence[Instance], wanted: Wanted) -> Instance:
     if fitting:
         raise click.UsageError(f"several services run: {_named(fitting)}; choose by --service, --instance, --broker")
     meant = str(wanted)
-    others = f"; running: {_named(found)}" if found else ""
-    raise NotRunning(f"no service runs here{f' with {meant}' if meant else ''}{others}: busworker start runs one")
+    way_out = f"; running: {_named(found)}" if found else ": busworker start runs one"
+    raise NotRunning(f"no service runs here{f' with {meant}' if meant else ''}{way_out}")
 
 
 def _answering(one: Instance) -> Instance:

@@ -160,7 +160,8 @@ def _usage(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is None:
         return message
-    return f"{message.rstrip('.')}: see '{context.command_path} --help'"
+    see = " See" if message.endswith("?") else ": see"
+    return f"{message.rstrip('.')}{see} '{context.command_path} --help'"
 
 
 def _unexpected(error: Exception) -> str:

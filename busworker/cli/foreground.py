@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from typing import TYPE_CHECKING
 
 import click
@@ -39,6 +40,7 @@ def run(message_id: str, selector: str | None, broker: str | None, app: str | No
     from busworker.worker.foreground import call, check  # after the look: there is no broker any more
 
     check(bus.channels[channel].subscriptions[number], delivery.body)
+    faulthandler.enable()  # a handler that crashed its worker crashes this process
     try:
         call(bus, channel, number, delivery, _show)
     except Told:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import click
 import msgspec
 
-from busworker.cli.output import cell, encoded, formatted, print_json_array, print_table, shortened
+from busworker.cli.output import cell, encoded, formatted, print_json_array, print_table, shortened, size
 from busworker.cli.progress import counting
 from busworker.groups import By, Group
 from busworker.letters import UNROUTED, DeadLetter
@@ -113,7 +113,8 @@ def _cause(letter: DeadLetter, width: int | None) -> str | None:
 def _worker(worker: WorkerInfo | None) -> str | None:
     if worker is None:
         return None
-    facts = (f"{name} {value}" for name, value in msgspec.structs.asdict(worker).items() if value is not None)
+    known = {**msgspec.structs.asdict(worker), "rss": size(worker.rss)}
+    facts = (f"{name} {value}" for name, value in known.items() if value is not None)
     return ", ".join(facts) or None
 
 

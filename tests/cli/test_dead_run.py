@@ -1,5 +1,7 @@
 """`busworker dead run`: the handler of a dead letter, called in the foreground."""
 
+import re
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +14,7 @@ from busworker.outcome import Error, WorkerInfo
 from tests.support import Command, Home
 
 APP = """
+import ctypes
 from busworker import Bus, Message, Topic
 
 bus = Bus("email")
@@ -42,6 +45,8 @@ def send(event: dict, message: Message) -> None:
     bus.publish(welcomed, {"text": "\\x1b[31m"})
     bus.publish(words, "now", id="w1", immediately=True).wait()
     secret = 42
+    if event["fails"] == "badly":
+        ctypes.string_at(0)
     if event["fails"]:
         raise SystemExit(f"no such user {secret}")
 
@@ -53,7 +58,8 @@ async def count(word: str) -> None:
 
 @pytest.fixture
 def session(home: Home) -> Iterator[Session]:
-    """Dead letters of both channels: m1 fails, m2 doesn't, m3 isn't what the topic has, m4 is the async handler's."""
+    """Dead letters of both channels: m1 fails, m2 doesn't, m3 isn't what the topic has, m4 is the async handler's,
+    m5 crashes."""
     home.write("app.py", APP)
     session = open_session(f"filesystem://{home.path}/bus")
     session.declare()
@@ -62,6 +68,7 @@ def session(home: Home) -> Iterator[Session]:
         ("user.registered", "a", "m2", b'{"fails": false}'),
         ("user.registered", "a", "m3", b"[]"),
         ("a.word", "b", "m4", b'"x"'),
+        ("user.registered", "a", "m5", b'{"fails": "badly"}'),
     ):
         work = session.declare_work(topic, "email", channel)
         headers: dict[str, object] = {"x-busworker-attempt": 3, "tenant": "t"}
@@ -104,8 +111,11 @@ def test_the_handler_is_called_and_nothing_is_settled_or_published(
     assert (code, "the body doesn't fit its topic" in said) == (65, True)
     code, _, said = run("m4", "a.word/email.b")
     assert (code, said.splitlines()[-1]) == (1, "ValueError: async too")
+    code, _, said = run("m5")
+    assert code == -signal.SIGSEGV
+    assert re.search(r'Segmentation fault(.|\n)*app\.py", line \d+ in send', said)
     assert run("m1", "email.c")[0] == 66
-    for topic, channel, there in (("user.registered", "a", 3), ("a.word", "b", 1)):
+    for topic, channel, there in (("user.registered", "a", 4), ("a.word", "b", 1)):
         work = topology.work_queue(topic, "email", channel)
         assert session.counts(topology.dead_queue(work)) == Counts(there, 0)
         assert session.counts(work) == Counts(0, 0)

@@ -97,7 +97,8 @@ def test_help_lists_the_commands_and_the_version_is_told(command: Command) -> No
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ("statu", "No such command 'statu'"),
+        ("statu", "No such command 'statu'. Did you mean 'status'? See 'busworker --help'"),
+        ("nonsense", "No such command 'nonsense'"),
         ("start", "no application: name it"),
         ("check", "no application: name it"),
         ("publish", "Missing argument 'TOPIC'"),
