@@ -84,7 +84,8 @@ def _answer(there: Connected, message_id: str, wanted: Sequence[Selector]) -> An
         places = [it for one in stored if (it := place(one.delivery, held=one.held, due=one.due)) is not None]
         here = services_here(there.url)  # later, so that what was ready a moment ago is seen to execute
     tell_silent(here)
-    found = [one for one in executed(places, executing(here, message_id)) if _is_meant(one, wanted)]
+    meant = (one for one in executed(places, executing(here, message_id)) if _is_meant(one, wanted))
+    found = sorted(meant, key=_where)  # else in the order in which it came there, which is another one each time
     return Answer(message_id, found, _published(there, found, message_id), complete=stored is not None)
 
 
