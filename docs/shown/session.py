@@ -21,6 +21,8 @@ from docs.shown.page import Marks, Step, commands, renamed, span, translated
 PATIENCE = 40.0
 """Seconds that are waited for a text, or for a command."""
 POLL = 0.02
+RUNNING = "the service is running"
+"""What a `busworker start` is waited for, if no mark says otherwise."""
 ROOT = Path(__file__).parents[2]
 SITE = "/home/ada/mail/.venv/lib/python3.11/site-packages"
 
@@ -151,14 +153,7 @@ class Session:
         output = self._home / f"terminal-{len(self._terminals)}"
         terminal = Terminal(command, output, self._folder, self._env)
         self._terminals.append(terminal)
-        if not marks.until:
-            wait_until(lambda: self._ready(terminal) or terminal.ended)
-        return terminal.look(marks)
-
-    def _ready(self, terminal: Terminal) -> bool:
-        name = terminal.service
-        asked = ["busworker", "health", "--service", name or ""]
-        return bool(name) and subprocess.run(asked, env=self._env, capture_output=True, check=False).returncode == 0
+        return terminal.look(marks if marks.until else replace(marks, until=RUNNING))
 
     def _terminal(self, service: str) -> Terminal:
         return next(one for one in reversed(self._terminals) if one.service == service)
