@@ -25,7 +25,7 @@ PAGE = 1000
 def print_list(letters: Iterable[DeadLetter], limit: int | None = None) -> None:
     """A table, a letter a line, printed as they come; without letters only its head. `limit`: of those to come."""
     heads = ("ID", "SUBSCRIPTION", "REASON", "ATTEMPTS", "DEAD AT", "ERROR")
-    print_table(heads, (_row(one) for one in letters), min(limit or PAGE, PAGE), cut=True)
+    print_table(heads, (_row(one) for one in letters), min(limit or PAGE, PAGE), spare=(3, 4, 1))
 
 
 def print_groups(groups: Sequence[Group], by: By) -> None:
@@ -37,7 +37,7 @@ def print_groups(groups: Sequence[Group], by: By) -> None:
     else:
         messages = (None if one.message is None else shortened(one.message, ERROR_WIDTH) for one in groups)
         told = [(*row, text) for row, text in zip(rows, messages, strict=True)]
-        print_table((*heads, "NEWEST MESSAGE"), told, cut=True)
+        print_table((*heads, "NEWEST MESSAGE"), told, spare=(3, 4, 1))
 
 
 def print_groups_json(groups: Sequence[Group], by: By) -> None:

@@ -61,7 +61,10 @@ def print_fitting(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 def print_table(
-    heads: Sequence[str], rows: Iterable[Sequence[object]], page: int | None = None, *, cut: bool = False
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    page: int | None = None,
+    spare: Sequence[int] | None = None,
 ) -> None:
     """Columns as wide as they need to be, the last one without padding; None is `-`.
 
@@ -70,19 +73,35 @@ def print_table(
         rows: the lines.
         page: how many lines are taken, and printed, at a time, with columns as wide as they need to be up to there;
             None: all.
-        cut: the last column to what a terminal has room for.
+        spare: where a terminal is too narrow, the columns with these numbers are left out, the first ones first, and
+            what is too long then of the last column is cut; None: it may wrap.
     """
-    left, room = iter(rows), _room() if cut else None
+    left, room = iter(rows), None if spare is None else _room()
     lines, widths = [list(heads)], [0 for _ in heads]
+    columns: Sequence[int] = range(len(heads))
     while True:
         found = [[cell(value) for value in row] for row in itertools.islice(left, page)]
         lines += found
         if lines:
             widths = [max(width, *map(len, column)) for width, *column in zip(widths, *lines, strict=True)]
-            click.echo("\n".join(padded(line, widths, room) for line in lines))
+            if len(lines) > len(found):  # the heads are there, and what they leave out stays out
+                columns = fitting(widths, room, spare or ())
+            shown = [widths[number] for number in columns]
+            click.echo("\n".join(padded([line[number] for number in columns], shown, room) for line in lines))
         if page is None or len(found) < page:
             return
         lines = []
+
+
+def fitting(widths: Sequence[int], room: int | None, spare: Sequence[int]) -> Sequence[int]:
+    """The numbers of the columns for which there is room, if the last one may be cut to `LEAST`."""
+    columns = list(range(len(widths)))
+    for one in spare:
+        least = sum(widths[number] + 2 for number in columns[:-1]) + min(widths[-1], LEAST)
+        if room is None or least <= room:
+            break
+        columns.remove(one)
+    return columns
 
 
 def _room() -> int | None:
