@@ -46,13 +46,14 @@ def reach(broker: str | None, app: str | None, arguments: Sequence[str], ids: Se
     Raises:
         BrokerUnavailable: there is no broker, or no store; none is made.
         NothingMatches: what was named isn't there.
-        click.UsageError: the broker can't list its queues, and neither a full SELECTOR nor `--app` was given.
+        click.UsageError: the broker can't list its queues, no service of it runs here, and neither a full SELECTOR nor
+            `--app` was given.
     """
     with connected(broker, app) as there:
         session, bus = there.session, there.bus
         listed = deadletters.subscriptions(session)
         declared = subscriptions.declared(bus.spec) if bus else []
-        if listed is None and bus is None:
+        if listed is None and bus is None and not (declared := _served_here(there.url, arguments)):
             queues, named = _blind(session, arguments)
         else:
             queues, named = sighted(arguments, listed or [], declared)
@@ -100,8 +101,20 @@ def _queues(selector: Selector, known: Sequence[str]) -> list[str]:
     return [queue_of(name) for name in known if selector.matches(name)]
 
 
+def _served_here(url: str, arguments: Sequence[str]) -> list[str]:
+    """The subscriptions of the services that run here; none if the arguments name a queue already."""
+    selector = parse_selector(arguments[0]) if arguments else None
+    if selector is not None and selector.exact:
+        return []
+    from busworker.cli.serving import services_here, tell_silent  # mostly they aren't needed
+
+    here = services_here(url)
+    tell_silent(here)
+    return sorted({name for one in here.told for channel in one.channels for name in channel.subscriptions})
+
+
 def _blind(session: Session, arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """As `sighted` where only a queue with a known name can be found (AMQP without an application)."""
+    """As `sighted` where only a queue with a known name can be found (AMQP without an application or a service)."""
     selector = parse_selector(arguments[0]) if arguments else None
     if selector is None or not selector.exact:
         raise click.UsageError("this broker lists no queues: name TOPIC/SERVICE.CHANNEL, unrouted, or --app")

@@ -114,7 +114,7 @@ class Session:
         elif step.language == "console" and not step.marks.not_run:
             return self._console(step)
         if text is not None:
-            self._names |= renamed(step.text, text)
+            self._names = {**renamed(step.text, text), **self._names}
         return text
 
     def _console(self, step: Step) -> str:
@@ -128,7 +128,7 @@ class Session:
         until = time.monotonic() + PATIENCE
         while marks.awaits and not re.search(marks.awaits, output, re.MULTILINE) and time.monotonic() < until:
             output = self._plain(self._run(command, marks))
-        self._names |= renamed(before, output)
+        self._names = {**renamed(before, output), **self._names}
         return f"$ {command}\n{output}" if output else f"$ {command}"
 
     def _run(self, command: str, marks: Marks | None = None) -> str:

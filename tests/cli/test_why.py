@@ -64,6 +64,11 @@ def test_a_message_is_found_in_each_of_its_subscriptions(stage: Stage, command: 
     assert [one for one in text if "shop.books" in one] == []
     assert ("can't be looked for on RabbitMQ" in text[-1]) == stage.amqp
 
+    # Dead letters are found in the same way: on RabbitMQ the service says which subscriptions there are.
+    listed = json.loads(command.run("dead", "list", "--json").stdout)
+    assert [one["subscription"] for one in listed] == ["order.placed/shop.audit"]
+    assert command.run("dead", "list", "shop.mail", "--json").stdout == "[]\n"
+
     stage.touch("go")
     wait_until(lambda: command.run("why", "m1", "shop.mail").returncode == 66, 20, "the end of the handler")
     service.terminate()
