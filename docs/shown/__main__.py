@@ -20,6 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.shown", description="Put the real output into the pages.")
     parser.add_argument("--check", action="store_true", help="change nothing; tell what differs, and exit with 1")
     parser.add_argument("--help-texts", action="store_true", help="only the help texts, which takes a second")
+    parser.add_argument("--again", action="store_true", help="take the new run even if it says the same: after a merge")
     parser.add_argument("--broker", help="tell what differs on this bus, and change nothing")
     parser.add_argument("pages", nargs="*", type=Path, help="default: all")
     given = parser.parse_args()
@@ -28,7 +29,7 @@ def main() -> int:
         page = path.read_text()
         texts = help_texts(page)
         if not given.help_texts:
-            texts |= session_texts(page, given.broker)
+            texts |= session_texts(page, given.broker, again=given.again)
         if given.check or given.broker:
             differences += tell(path, page, texts)
         elif filled(page, texts) != page:
@@ -49,8 +50,12 @@ def help_texts(page: str) -> dict[int, str]:
     return {step.first: text for step, text in texts if text != step.text}
 
 
-def session_texts(page: str, broker: str | None = None) -> dict[int, str]:
-    """All texts of the page's session in a new run, by the first line of their blocks; {} if they say the same."""
+def session_texts(page: str, broker: str | None = None, *, again: bool = False) -> dict[int, str]:
+    """All texts of the page's session in a new run, by the first line of their blocks.
+
+    Returns:
+        {} if they say the same, unless it is to be shown again.
+    """
     if "<!-- shown" not in page:
         return {}
     session = Session(broker)
@@ -58,7 +63,7 @@ def session_texts(page: str, broker: str | None = None) -> dict[int, str]:
         texts = {step.first: text for step in steps(page) if (text := session.take(step)) is not None}
     finally:
         session.close()
-    return texts if any(differing(step, texts) for step in steps(page)) else {}
+    return texts if again or any(differing(step, texts) for step in steps(page)) else {}
 
 
 def differing(step: Step, texts: Mapping[int, str]) -> list[str]:
