@@ -73,20 +73,20 @@ def scale(channel: tuple[str, int | None], **which: Any) -> None:
 
 
 @click.command()
-@click.option("--no-wait", is_flag=True, help="Return at once instead of when the service has ended.")
+@click.option("--wait/--no-wait", default=True, help="Return when the service has ended (the default), or at once.")
 @service_options
-def stop(no_wait: bool, **which: Any) -> None:
+def stop(wait: bool, **which: Any) -> None:
     """Drain a running service: it takes no more messages, finishes what executes and ends."""
     instance = the_service(**which)
     watch = _watch(instance.pid)  # before it can have gone, so that its pid can't have become another's
     try:
         answer = control.ask(instance.path, "stop", {}, ANSWER_WITHIN)
-        if not no_wait:
+        if wait:
             _wait(instance.pid, watch, _grace(answer) + STOP_MARGIN)
     finally:
         if watch is not None:
             os.close(watch)
-    click.echo(f"{'stopping' if no_wait else 'stopped'} {instance.service} (instance {instance.instance})")
+    click.echo(f"{'stopped' if wait else 'stopping'} {instance.service} (instance {instance.instance})")
 
 
 def _grace(answer: object) -> float:

@@ -1,4 +1,4 @@
-"""contrib/docker names what exists, and its times fit each other. No image is built; tox -e lint lints both files."""
+"""contrib/docker names what exists, and its times fit each other. No image is built; tox -e containers lints both files."""
 
 import json
 import re
