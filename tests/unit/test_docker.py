@@ -1,4 +1,4 @@
-"""contrib/docker names what exists, and its times fit each other. No image is built; tox -e containers lints both files."""
+"""contrib/docker names what exists, and its times fit each other. No image is built; tox -e containers lints it."""
 
 import json
 import re
