@@ -192,12 +192,8 @@ class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             data = (self.format(record) + "\n").encode("utf-8", "replace")
-        except (
-            TypeError,
-            ValueError,
-            KeyError,
-        ):  # arguments that don't fit the text: logging's own complaint
-            self.handleError(record)
+        except Exception:  # noqa: BLE001  arguments that don't fit, whose __str__ may raise anything
+            self.handleError(record)  # logging's own complaint
             return
         _the_sink().write(data)
 

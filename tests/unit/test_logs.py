@@ -76,6 +76,18 @@ def test_arguments_that_do_not_fit_end_nothing(capfd: pytest.CaptureFixture[str]
     assert "Logging error" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_an_argument_whose_text_can_not_be_had_ends_nothing(format: str, capfd: pytest.CaptureFixture[str]) -> None:
+    class HalfMade:
+        def __repr__(self) -> str:
+            raise AttributeError("it has no name yet")
+
+    without_pytest()
+    logs.setup("info", format, "worker")
+    log.info("made %s", HalfMade())
+    assert "AttributeError: it has no name yet" in capfd.readouterr().err
+
+
 def test_the_applications_own_logging_is_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
     own = logging.NullHandler()
     get("").handlers[:] = [own]
