@@ -8,6 +8,7 @@ before the application is imported, and no descriptor of it is kept open.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from collections import deque
 from collections.abc import MutableMapping
@@ -20,6 +21,7 @@ from busworker.supervisor.notices import Facts, Notices
 log = logging.getLogger("busworker.supervisor")
 
 MOST_UNSENT = 32
+_MICROSECONDS = re.compile("[1-9][0-9]{0,19}")  # 64 bits, as sd_watchdog_enabled(3) reads it
 
 
 class Manager(NamedTuple):
@@ -37,7 +39,7 @@ class Manager(NamedTuple):
                 told = event("manager_lost")
                 log.warning("NOTIFY_SOCKET is no Unix socket: %s; nothing is told to it", address, extra=told)
             return None
-        meant = watched in ("", str(pid)) and microseconds.isdecimal() and int(microseconds) > 0
+        meant = watched in ("", str(pid)) and _MICROSECONDS.fullmatch(microseconds)
         if address.startswith("@"):  # an abstract name (unix(7))
             address = "\0" + address[1:]
         return cls(address, int(microseconds) / 1_000_000 if meant else None)

@@ -93,6 +93,8 @@ def test_a_watchdog_hears_from_us_at_half_its_time() -> None:
         ({"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "42"}, Manager("/n", 3.0)),
         ({"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "43"}, Manager("/n", None)),
         ({"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "soon"}, Manager("/n", None)),
+        ({"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "9" * 400}, Manager("/n", None)),
+        ({"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "0"}, Manager("/n", None)),
         ({"NOTIFY_SOCKET": "vsock:2:9"}, None),
         ({"WATCHDOG_USEC": "3000000"}, None),
     ],
