@@ -7,6 +7,7 @@ from typing import NamedTuple
 from busworker.errors import ConfigurationError
 
 _FORMS = "write :9100, 127.0.0.1:9100, [::1]:9100 or unix:/path"
+MOST_DIGITS = 5
 MOST_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""
 
@@ -42,6 +43,6 @@ def parse_address(text: str, where: str) -> Address:
         host = host[1:-1]
     elif ":" in host or not colon:
         raise ConfigurationError(f"{where}: {text!r} is no address: {_FORMS}")
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not (port.isascii() and port.isdigit() and len(port) <= MOST_DIGITS and int(port) <= 65535):
         raise ConfigurationError(f"{where}: {text!r} has no port from 0 to 65535: {_FORMS}")
     return Address(host, int(port))

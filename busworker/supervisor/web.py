@@ -37,6 +37,10 @@ def listen(address: Address) -> socket.socket:
     """
     try:
         return _unix(Path(address.path)) if address.path else _tcp(address)
+    except UnicodeError as error:  # of the codec idna, which getaddrinfo uses
+        raise ConfigurationError(
+            f"--http: {address} can't be used: {address.host!r} names no host; give another"
+        ) from error
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and not isinstance(error, socket.gaierror) else error.strerror
         raise ConfigurationError(

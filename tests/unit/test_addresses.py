@@ -4,6 +4,7 @@ import pytest
 
 from busworker.addresses import Address, parse_address
 from busworker.errors import ConfigurationError
+from busworker.supervisor.web import listen
 
 
 @pytest.mark.parametrize(
@@ -23,8 +24,27 @@ def test_an_address_is_read_and_shown(text: str, address: Address, shown: str) -
 
 @pytest.mark.parametrize(
     "text",
-    ["9100", "localhost", "::1:9100", ":", ":http", ":65536", ":-1", ":²", "unix:", "unix:run", "unix:/" + 107 * "x"],
+    [
+        "9100",
+        "localhost",
+        "::1:9100",
+        ":",
+        ":http",
+        ":65536",
+        ":-1",
+        ":²",
+        ":" + 5000 * "9",
+        "unix:",
+        "unix:run",
+        "unix:/" + 107 * "x",
+    ],
 )
 def test_what_names_no_address_is_an_error_that_says_what_does(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"--http: .*: write "):
         parse_address(text, "--http")
+
+
+@pytest.mark.parametrize("host", ["a..b", "\udcff", 64 * "x"])
+def test_a_host_that_can_have_no_address_is_an_error_that_says_so(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^--http: .* can't be used: .* names no host; "):
+        listen(Address(host, 0))
