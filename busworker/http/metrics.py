@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
@@ -33,6 +34,7 @@ CAUSES = ("exit", "signal", "time_limit", "memory_limit", "killed")
 FAILED = (*tally.RETRIED, "rejected")
 """Why an attempt fails: what is `invalid` or `unhandled` wasn't executed."""
 MOST_FORMATS = 3
+_VERSIONS, _NUMBER = re.compile("version=([^;,]*)"), re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){0,3}")
 
 
 class Worker(msgspec.Struct):
@@ -102,12 +104,21 @@ class Page:
         Args:
             accept: the client's header; there are as many formats as versions that it can name.
         """
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = choose_encoder(readable(accept))
         if content_type not in self._texts and len(self._texts) >= MOST_FORMATS:
             encode, content_type = choose_encoder("")
         if content_type not in self._texts:
             self._texts[content_type] = encode(self._snapshot)
         return self._texts[content_type], content_type
+
+
+def readable(accept: str) -> str:
+    """The header, or none if a version in it is no number. Pure.
+
+    prometheus_client raises at such a version, or says it again, as it is, in the head of the answer.
+    """
+    versions = (version.strip() for version in _VERSIONS.findall(accept))
+    return accept if all(map(_NUMBER.fullmatch, versions)) else ""
 
 
 class Snapshot(Collector):

@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 import pytest
 
+from busworker.http.metrics import readable
 from busworker.http.server import Request, Response, encode_response, parse_request
 
 
@@ -17,6 +18,13 @@ def test_a_request_is_read_whatever_else_it_says() -> None:
 )
 def test_what_is_no_request_is_none(line: bytes) -> None:
     assert parse_request(line + b"\r\nHost: h\r\n\r\n") is None
+
+
+@pytest.mark.parametrize("version", ["x", "", "²", "1e5", "1.0.0.\nX: y", '"1.0.0"', 5000 * "9"])
+def test_a_version_of_metrics_that_is_no_number_is_as_good_as_none(version: str) -> None:
+    assert readable(f"text/plain;q=0.5,application/openmetrics-text; version={version};q=1") == ""
+    good = "application/openmetrics-text; version=1.0.0 ; escaping=allow-utf-8,text/plain;version=0.0.4"
+    assert readable(good) == good
 
 
 def test_an_answer_to_head_tells_the_length_and_has_no_body() -> None:
