@@ -10,6 +10,8 @@ from typing import NamedTuple
 EXTENSION = 30.0
 """Seconds that the manager is to grant, again and again, to a start that waits for its broker and to a drain."""
 EXTEND_EVERY = 10.0
+SHORTEST = 0.01
+"""Seconds between two signs of life, however many the manager wants."""
 STATUS_EVERY = 1.0
 """Seconds between two changes of the status: a worker that crashes all the time changes it each time."""
 
@@ -41,7 +43,7 @@ class Notices:
     """
 
     def __init__(self, watchdog: float | None) -> None:
-        self._pause = None if watchdog is None else watchdog / 2
+        self._pause = None if watchdog is None else max(watchdog / 2, SHORTEST)
         self._watchdog_at = 0.0
         self._extend_at = 0.0
         self._status_at = 0.0

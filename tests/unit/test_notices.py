@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from busworker.supervisor.manager import Manager, Reporting
-from busworker.supervisor.notices import EXTEND_EVERY, STATUS_EVERY, Facts, Notices
+from busworker.supervisor.notices import EXTEND_EVERY, SHORTEST, STATUS_EVERY, Facts, Notices
 
 STARTING = Facts(False, False, False, "starting")
 RUNNING = Facts(True, False, False, "running")
@@ -81,6 +81,12 @@ def test_a_watchdog_hears_from_us_at_half_its_time() -> None:
     assert notices.next_due == 115.0
     assert notices.due(RUNNING, 114.9) == []
     assert notices.due(RUNNING, 115.0) == ["WATCHDOG=1"]
+
+
+def test_a_watchdog_that_nobody_can_keep_takes_no_whole_core() -> None:
+    notices = Notices(0.000001)
+    notices.due(RUNNING, 100.0)
+    assert notices.next_due == 100.0 + SHORTEST
 
 
 @pytest.mark.parametrize(
