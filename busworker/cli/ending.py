@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,7 +32,11 @@ from busworker.urls import hide_password, shown
 
 log = logging.getLogger("busworker.cli")
 
+STDOUT = 1
+PATIENCE = 1.0
+"""Seconds that a command which a signal has ended waits for whoever reads its output."""
 DONE, UNEXPECTED, USAGE, CUT_SHORT = 0, 1, 2, 75
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SIGNALLED = 128
 """A shell reports a process that a signal ended by this plus its number: 130 for SIGINT, 143 for SIGTERM."""
 
@@ -79,12 +85,29 @@ def run(args: Sequence[str] | None) -> int:
     _log_early()
     try:
         code = _ended(args)
+        if code > SIGNALLED and not _is_read():
+            _discard_output()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has left; what is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return SIGNALLED + signal.SIGPIPE
+    except OSError as error:
+        _discard_output()
+        complain(f"the output can't be written: {os.strerror(error.errno or 0)}; it isn't whole")
+        return UNEXPECTED
     return code
+
+
+def _is_read() -> bool:
+    """Whether somebody takes our output, so that a write doesn't wait."""
+    poll = select.poll()
+    poll.register(STDOUT, select.POLLOUT)
+    return bool(poll.poll(PATIENCE * 1000))
+
+
+def _discard_output() -> None:
+    """What is still buffered must not fail again at exit, or wait there: nobody reads it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
 
 
 def end_orderly() -> None:
@@ -139,7 +162,9 @@ def _ended(args: Sequence[str] | None) -> int:
         return SIGNALLED + signal.SIGPIPE  # only on a broken pipe does click leave so when it isn't standalone
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001  the last words of this process
+    except Exception as error:  # the last words of this process
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise  # stores tell it in their own words, and nothing else is written but our output
         complain(_unexpected(error))
         return UNEXPECTED
     return result if isinstance(result, int) else DONE

@@ -14,7 +14,7 @@ from busworker import errors
 from busworker.cli import ending
 from busworker.cli.commands import COMMANDS
 from busworker.ipc.control import NotRunning, Refused
-from tests.support import Command, Home
+from tests.support import Command, Home, wait_until
 from tests.support.command import executable
 
 
@@ -72,6 +72,32 @@ def test_whatever_a_command_raises_becomes_a_line(
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") <= 1
+
+
+def test_term_ends_a_command_whose_output_nobody_reads(command: Command, home: Home) -> None:
+    command.run("publish", "a", "-", input=200 * f'"{500 * "x"}"\n')  # more than a pipe holds
+    args = [executable(), "dead", "export", "unrouted"]
+    with subprocess.Popen(args, env=home.env, cwd=home.path, stdout=subprocess.PIPE) as exporting:
+        process = psutil.Process(exporting.pid)
+        wait_until(lambda: "pipe_write" in wchan(process), 20, "it waits for its reader")
+        exporting.terminate()
+        assert exporting.wait(20) == 128 + signal.SIGTERM
+
+
+def wchan(process: psutil.Process) -> str:
+    """Where in the kernel it sleeps (proc(5))."""
+    return Path(f"/proc/{process.pid}/wchan").read_text()
+
+
+def test_output_that_a_full_disk_does_not_take_is_told_in_a_line(command: Command, home: Home) -> None:
+    command.run("publish", "a", "1")
+    for args in (["subscriptions", "list"], ["dead", "list", "unrouted", "--json"]):
+        with open("/dev/full", "w") as full:  # noqa: PTH123
+            done = subprocess.run(
+                [executable(), *args], env=home.env, cwd=home.path, stdout=full, stderr=subprocess.PIPE, check=False
+            )
+        assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+        assert b"the output can't be written: No space left on device" in done.stderr
 
 
 @pytest.mark.parametrize(
