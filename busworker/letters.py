@@ -38,7 +38,7 @@ REASONS = (
     "delivery_limit",
 )
 UNROUTED = "unrouted"
-_SELECTOR = re.compile(r"(?:(?P<topic>[^/\s]+)/)?(?P<service>[a-z0-9_-]+)(?:\.(?P<channel>[a-z0-9_-]+))?")
+_SELECTOR = re.compile(r"(?:(?P<topic>[^/\s\ud800-\udfff]+)/)?(?P<service>[a-z0-9_-]+)(?:\.(?P<channel>[a-z0-9_-]+))?")
 
 
 class Cause(msgspec.Struct, frozen=True):

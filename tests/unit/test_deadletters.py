@@ -205,6 +205,7 @@ def test_a_line_that_would_become_another_letter_is_refused(line: bytes, said: s
         ("a/b/c", None),
         ("Email", None),
         ("a.b.c", None),
+        ("\udcff/shop.mail", None),  # a byte on the command line that is no UTF-8
         ("", None),
     ],
 )
