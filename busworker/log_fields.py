@@ -30,6 +30,10 @@ _role = "busworker"
 _process: dict[str, Value] = {}
 
 
+class _Ours(dict[str, Value]):
+    """What `event` gave; an application may have something else under that name."""
+
+
 class Told(TypedDict, total=False):
     """What the place that logs knows.
 
@@ -59,17 +63,18 @@ class Told(TypedDict, total=False):
 def event(name: str, /, **told: Unpack[Told]) -> dict[str, object]:
     """The `extra` of a log call: the name of what happened, and what is known of it."""
     # In one attribute: a record can't be given what it has already, as by a factory of the application's.
-    return {_TOLD: {"event": name, **told}}
+    return {_TOLD: _Ours(cast("dict[str, Value]", {"event": name, **told}))}
 
 
 def told(record: logging.LogRecord) -> dict[str, Value]:
     """What `event` gave the record; {}: nothing."""
-    return cast("dict[str, Value]", getattr(record, _TOLD, {}))
+    found: object = getattr(record, _TOLD, None)
+    return found if isinstance(found, _Ours) else {}
 
 
 def replace(record: logging.LogRecord, **values: Value) -> None:
     """Changes what `event` gave the record."""
-    setattr(record, _TOLD, told(record) | values)
+    setattr(record, _TOLD, _Ours(told(record) | values))
 
 
 def set_role(role: str) -> None:

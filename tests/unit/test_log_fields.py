@@ -149,3 +149,10 @@ def test_the_same_fault_is_told_some_times_and_then_counted(capfd: pytest.Captur
     (rest,) = records(capfd)
     assert rest["message"] == f"message m{BURST + 4}: boom (the last of 5 like it in 0 s)"
     assert (rest["event"], rest["repeated"], rest["level"], rest["slot"]) == ("attempt_failed", 5, "warning", 1)
+
+
+@pytest.mark.parametrize("theirs", ["text", None, {"event": {1}, "role": 5, "message_id": "fake"}])
+def test_what_an_application_has_under_our_name_is_none_of_ours(theirs: object) -> None:
+    record = logging.makeLogRecord({"busworker": theirs})
+    assert log_fields.told(record) == {}
+    assert log_fields.known(record)["message_id"] is None
