@@ -24,6 +24,7 @@ from busworker.message import (
     read_envelope,
     utc,
 )
+from busworker.moments import rfc3339
 from busworker.outcome import WorkerInfo
 
 REASONS = (
@@ -228,11 +229,6 @@ def _moment(value: object) -> datetime | None:
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     except (OverflowError, ValueError):
         return None
-
-
-def rfc3339(moment: datetime | None) -> str | None:
-    """A moment as RFC 3339 with milliseconds."""
-    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _cause(value: object) -> Cause | None:

@@ -14,9 +14,9 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from busworker import log_fields
+from busworker.moments import rfc3339
 from busworker.plain import escaped, escaped_lines
 from busworker.urls import hide_password
 
@@ -207,7 +207,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = _SHORT.get(record.levelname, record.levelname)
         message = escaped(hide_password(record.getMessage()) + _attempt())
-        first = f"{_time(record)} {level:<5} {log_fields.role(record)}: {message}"
+        first = f"{rfc3339(record.created)} {level:<5} {log_fields.role(record)}: {message}"
         return "\n".join([first, *(f"  {line}" for line in escaped_lines(_trace(self, record)) if line)])
 
 
@@ -216,7 +216,7 @@ class _Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
-            "time": _time(record),
+            "time": rfc3339(record.created),
             "level": record.levelname.lower(),
             **log_fields.known(record),
             "role": log_fields.role(record),
@@ -231,11 +231,6 @@ class _Json(logging.Formatter):
 def _attempt() -> str:
     message = log_fields.message.get()
     return "" if message is None else f" [{message.id} attempt {message.attempt}]"
-
-
-def _time(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:

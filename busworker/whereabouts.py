@@ -8,8 +8,9 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from busworker.broker import topology
-from busworker.letters import Cause, read_letter, rfc3339
+from busworker.letters import Cause, read_letter
 from busworker.message import Delivery, read_envelope, utc
+from busworker.moments import rfc3339
 
 State: TypeAlias = Literal["ready", "in_flight", "waiting", "delayed", "dead", "unrouted"]
 
@@ -67,7 +68,7 @@ def place(delivery: Delivery, *, held: bool = False, due: float | None = None) -
             fields = {"attempt": letter.attempts, "dead_at": letter.dead_at, "reason": letter.reason}
             return msgspec.structs.replace(one, **fields, error=letter.error)
         case "waiting" | "delayed":
-            until = None if due is None else rfc3339(utc(due))
+            until = rfc3339(utc(due))
             attempt = envelope.attempt if found == "waiting" else None
             return msgspec.structs.replace(one, attempt=attempt, until=until)
         case "ready" | "in_flight":

@@ -14,7 +14,7 @@ from busworker.ipc import control
 from busworker.ipc.control import Instance, NotAnswering, NotRunning
 from busworker.ipc.instance import Identity
 from busworker.ipc.scoreboard import ID_BYTES
-from busworker.letters import rfc3339
+from busworker.moments import rfc3339
 from busworker.urls import bus_identity
 from busworker.whereabouts import Holder
 

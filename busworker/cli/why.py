@@ -16,8 +16,9 @@ from busworker.cli.output import cell, print_json
 from busworker.cli.reach import Connected, connected
 from busworker.cli.serving import Here, executing, services_here, tell_silent
 from busworker.errors import NothingMatches
-from busworker.letters import UNROUTED, Filter, Selector, parse_selector, queue_of, rfc3339
+from busworker.letters import UNROUTED, Filter, Selector, parse_selector, queue_of
 from busworker.message import utc
+from busworker.moments import rfc3339
 from busworker.plain import shell_word
 from busworker.whereabouts import Holder, Place, executed, place
 

@@ -11,10 +11,11 @@ from busworker.broker.topology import subscription
 from busworker.consumer.dispatch import Held
 from busworker.consumer.figures import Figures
 from busworker.consumer.settlements import Concluded
-from busworker.consumer.settling import Failed, rfc3339
+from busworker.consumer.settling import Failed
 from busworker.ipc.frames import LastError
 from busworker.jobs import ConsumerJob
 from busworker.log_fields import Told, event
+from busworker.moments import rfc3339
 from busworker.settlement import charged
 
 log = fault_log.logger("busworker.consumer")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +18,7 @@ from busworker.copies import Letter, cut, dead_copy, retry_copy
 from busworker.declaration import SubscriptionSpec
 from busworker.ipc.frames import ProcessDied
 from busworker.message import milliseconds
+from busworker.moments import rfc3339
 from busworker.outcome import Error, WorkerInfo
 
 MOST_STACK = 16_000
@@ -108,11 +108,6 @@ def owed(held: Held) -> Ended:
     """How a message ends whose pool was killed while it was executing or not yet settled."""
     text = "its consumer or supervisor was killed while this attempt was executing or not yet settled"
     return Ended(held, how.Crashed(Error("PoolKilled", text)), WorkerInfo(socket.gethostname()))
-
-
-def rfc3339(now: float) -> str:
-    """A Unix time as RFC 3339 UTC with milliseconds."""
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _ended(held: Held, notice: ProcessDied) -> Ended | None:

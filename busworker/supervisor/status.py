@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -13,6 +12,7 @@ from busworker.declaration import ChannelSpec
 from busworker.ipc.frames import CountsTold
 from busworker.ipc.scoreboard import Scoreboard
 from busworker.message import utc
+from busworker.moments import rfc3339
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.state import Pool, Service, Worker
 from busworker.urls import hide_password
@@ -70,11 +70,6 @@ def report(orders: Orders, service: Service, started_at: float, told: Mapping[st
     return {**identity(orders, service, started_at), "spool": orders.spool, "channels": channels}
 
 
-def rfc3339(now: float) -> str:
-    """A Unix time as RFC 3339 UTC with milliseconds."""
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _channel(orders: Orders, spec: ChannelSpec, service: Service, told: CountsTold | None) -> Document:
     pool, board = service.pools[spec.name], orders.boards[spec.name].scoreboard
     processed, failed = board.counted()
@@ -103,16 +98,10 @@ def _counts(told: CountsTold) -> Document:
         "in_flight": told.in_flight,
         "waiting": told.waiting,
         "dead": told.dead,
-        "oldest": None if told.oldest is None else _moment(told.oldest),
+        "oldest": rfc3339(utc(told.oldest)),
         "rate": None if told.rate is None else round(told.rate, 1),
         "last_error": None if told.last_error is None else msgspec.structs.asdict(told.last_error),
     }
-
-
-def _moment(published: int) -> str | None:
-    """A publisher's time as RFC 3339; None where no calendar has it."""
-    found = utc(published)
-    return None if found is None else rfc3339(found.timestamp())
 
 
 def _worker(worker: Worker, board: Scoreboard) -> Document:
@@ -132,7 +121,7 @@ def _worker(worker: Worker, board: Scoreboard) -> Document:
         "pid": worker.pid,
         "state": state,
         "message": view.message_id if view.number else None,
-        "since": None if since is None else rfc3339(since),
+        "since": rfc3339(since),
         "rss": _rss(worker.pid),
     }
 
