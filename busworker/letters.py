@@ -25,6 +25,7 @@ from busworker.message import (
     utc,
 )
 from busworker.moments import rfc3339
+from busworker.names import subscription_name, subscription_parts
 from busworker.outcome import WorkerInfo
 
 REASONS = (
@@ -89,12 +90,18 @@ class Selector(msgspec.Struct, frozen=True):
     @property
     def exact(self) -> bool:
         """Whether it names one queue, so that nothing needs to be listed to find it."""
-        return self.service == UNROUTED or (self.topic is not None and self.channel is not None)
+        return self.service == UNROUTED or self.subscription is not None
+
+    @property
+    def subscription(self) -> str | None:
+        """The one subscription that it names; None if it names none, or several."""
+        if self.topic is None or self.channel is None:
+            return None
+        return subscription_name(self.topic, self.service, self.channel)
 
     def matches(self, subscription: str) -> bool:
         """Whether a subscription, `topic/service.channel`, is meant."""
-        topic, _, rest = subscription.rpartition("/")
-        service, _, channel = rest.partition(".")
+        topic, service, channel = subscription_parts(subscription)
         return service == self.service and self.topic in (None, topic) and self.channel in (None, channel)
 
 

@@ -1,4 +1,4 @@
-"""The grammar of names: topics, patterns, services, channels. Pure."""
+"""The grammar of names: topics, patterns, services, channels, subscriptions. Pure."""
 
 from __future__ import annotations
 
@@ -55,6 +55,18 @@ def checked_name(name: str, what: str) -> str:
     if what == "service" and name == "unrouted":
         raise ConfigurationError('a service can\'t be called "unrouted": commands use that word for unrouted messages')
     return name
+
+
+def subscription_name(topic: str, service: str, channel: str) -> str:
+    """A subscription as people write it: `topic/service.channel`."""
+    return f"{topic}/{service}.{channel}"
+
+
+def subscription_parts(name: str) -> tuple[str, str, str]:
+    """The topic, the service and the channel of `topic/service.channel`."""
+    topic, _, rest = name.rpartition("/")
+    service, _, channel = rest.partition(".")
+    return topic, service, channel
 
 
 @lru_cache(maxsize=4096)

@@ -11,6 +11,7 @@ from busworker.broker import topology
 from busworker.declaration import ServiceSpec
 from busworker.errors import BrokerUnavailable
 from busworker.message import BUS_EXCHANGE
+from busworker.names import subscription_name, subscription_parts
 
 if TYPE_CHECKING:
     from busworker.broker.session import Session
@@ -46,17 +47,10 @@ class Removed(msgspec.Struct, frozen=True):
 def declared(spec: ServiceSpec) -> list[str]:
     """The subscriptions that a service declares."""
     return [
-        topology.subscription(subscription.topic, spec.name, channel.name)
+        subscription_name(subscription.topic, spec.name, channel.name)
         for channel in spec.channels
         for subscription in channel.subscriptions
     ]
-
-
-def parts(name: str) -> tuple[str, str, str]:
-    """The topic, the service and the channel of `topic/service.channel`."""
-    topic, _, rest = name.rpartition("/")
-    service, _, channel = rest.partition(".")
-    return topic, service, channel
 
 
 def work_queue(name: str) -> str:
@@ -88,7 +82,7 @@ def orphaned(session: Session, spec: ServiceSpec) -> list[tuple[str, Load]]:
     Where the broker can't list its queues (AMQP), none is known.
     """
     known = {name for queue in session.queues() or [] if (name := topology.subscription_of(queue)) is not None}
-    left = sorted(name for name in known.difference(declared(spec)) if parts(name)[1] == spec.name)
+    left = sorted(name for name in known.difference(declared(spec)) if subscription_parts(name)[1] == spec.name)
     loads = [(name, load(session, name)) for name in left]
     return [(name, load) for name, load in loads if load.exists and not load.consumers]
 

@@ -13,7 +13,7 @@ import msgspec
 
 from busworker.copies import Target
 from busworker.message import BUS_EXCHANGE, DELAY_BITS
-from busworker.names import SPOOL_QUEUE
+from busworker.names import SPOOL_QUEUE, subscription_name
 from busworker.retry import LADDER
 
 EXCHANGE = BUS_EXCHANGE
@@ -79,12 +79,7 @@ def flavour(queue_type: str | None, version: str) -> Flavour:
 
 def work_queue(topic: str, service: str, channel: str) -> str:
     """The queue of a subscription."""
-    return f"{EXCHANGE}.{subscription(topic, service, channel)}"
-
-
-def subscription(topic: str, service: str, channel: str) -> str:
-    """A subscription as people write it: `topic/service.channel`."""
-    return f"{topic}/{service}.{channel}"
+    return f"{EXCHANGE}.{subscription_name(topic, service, channel)}"
 
 
 def dead_queue(work: str) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from busworker.broker import topology
 from busworker.bus import Bus
 from busworker.cli.ending import DONE, UNEXPECTED, Told
 from busworker.cli.meant import reached, the_one
@@ -16,6 +15,7 @@ from busworker.cli.output import cell
 from busworker.cli.reach import application
 from busworker.errors import NothingMatches
 from busworker.message import Delivery, Outgoing, as_text
+from busworker.names import subscription_name
 from busworker.plain import escaped_lines
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _found(
         delivery, letter = the_one(there, wanted)
     for channel in bus.spec.channels:
         for number, one in enumerate(channel.subscriptions):
-            if topology.subscription(one.topic, bus.name, channel.name) == letter.subscription:
+            if subscription_name(one.topic, bus.name, channel.name) == letter.subscription:
                 return delivery, (channel.name, number)
     place = letter.subscription or "what is unrouted"
     raise NothingMatches(f"service {bus.name} has no handler for {place}: name by --app the application that has it")

@@ -17,8 +17,9 @@ from busworker.cli.serving import Here, served, services_here, tell_silent
 from busworker.declaration import ServiceSpec
 from busworker.errors import AlreadyRunning, NothingMatches
 from busworker.letters import UNROUTED, Selector, parse_selector
+from busworker.names import subscription_parts
 from busworker.plain import shell_word
-from busworker.subscriptions import Load, parts
+from busworker.subscriptions import Load
 
 State: TypeAlias = Literal["served", "stopped", "orphaned"]
 
@@ -64,7 +65,7 @@ def list_(selector: str | None, broker: str | None, app: str | None, as_json: bo
     wanted = None if selector is None else _selector(selector)
     with connected(broker, app) as there:
         names = _known(there, wanted)
-        here = services_here(there.url, {parts(name)[1] for name in names})
+        here = services_here(there.url, {subscription_parts(name)[1] for name in names})
         spec = None if there.bus is None else there.bus.spec
         found = [_listed(name, subscriptions.load(there.session, name), here, spec) for name in names]
     tell_silent(here)
@@ -94,7 +95,7 @@ def remove(names: Sequence[str], broker: str | None, app: str | None, dead: bool
     with connected(broker, app) as there:
         loads = {name: subscriptions.load(there.session, name) for name in names}
         _require_there(loads, dead=dead)
-        require_unserved(loads, services_here(there.url, {parts(name)[1] for name in names}))
+        require_unserved(loads, services_here(there.url, {subscription_parts(name)[1] for name in names}))
         if not yes and not _confirmed(loads, dead=dead):
             complain("nothing was removed")
             return
@@ -125,8 +126,7 @@ def _known(there: Connected, selector: Selector | None) -> list[str]:
     known = {*(listed or []), *(subscriptions.declared(bus.spec) if bus else [])}
     if selector is None:
         return sorted(known)
-    if listed is None and selector.exact:
-        name = f"{selector.topic}/{selector.service}.{selector.channel}"
+    if listed is None and (name := selector.subscription) is not None:
         known |= {name} if _is_there(subscriptions.load(there.session, name)) else set()
     found = sorted(name for name in known if selector.matches(name))
     if not found:
@@ -150,7 +150,7 @@ def state_of(name: str, here: Here, spec: ServiceSpec | None, *, is_served: bool
     """`orphaned` only if it is known what its channel serves today: from its application, or a service that runs it."""
     if is_served:
         return "served"
-    _, service, channel = parts(name)
+    _, service, channel = subscription_parts(name)
     if spec is not None and spec.name == service:
         return "stopped" if name in subscriptions.declared(spec) else "orphaned"
     runs = any(one.service == service and any(it.name == channel for it in one.channels) for one in here.told)
@@ -202,7 +202,7 @@ def require_unserved(loads: dict[str, Load], here: Here) -> None:
             raise AlreadyRunning(
                 f"subscription {name} is served: {load.consumers} consume from its queue; stop them first"
             )
-        if silent := [one for one in here.silent if one.service == parts(name)[1]]:
+        if silent := [one for one in here.silent if one.service == subscription_parts(name)[1]]:
             raise AlreadyRunning(
                 f"service {silent[0].service} (pid {silent[0].pid}) may serve {name}, and doesn't answer"
             )

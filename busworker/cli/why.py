@@ -19,6 +19,7 @@ from busworker.errors import NothingMatches
 from busworker.letters import UNROUTED, Filter, Selector, parse_selector, queue_of
 from busworker.message import utc
 from busworker.moments import rfc3339
+from busworker.names import subscription_parts
 from busworker.plain import shell_word
 from busworker.whereabouts import Holder, Place, executed, place
 
@@ -106,7 +107,7 @@ def _looked_for(there: Connected, here: Here, message_id: str, wanted: Sequence[
     """
     names = {name for one in here.told for channel in one.channels for name in channel.subscriptions}
     names.update(subscriptions.declared(there.bus.spec) if there.bus else ())
-    exact = {f"{one.topic}/{one.service}.{one.channel}" for one in wanted if one.exact and one.service != UNROUTED}
+    exact = {one.subscription for one in wanted if one.subscription is not None}
     known = [name for name in names if not wanted or any(one.matches(name) for one in wanted)]
     if not (known or exact or any(one.service == UNROUTED for one in wanted)):
         raise click.UsageError("this broker lists no queues: name TOPIC/SERVICE.CHANNEL, unrouted, or --app")
@@ -122,7 +123,7 @@ def _published(there: Connected, places: Sequence[Place], message_id: str) -> li
     """What the store remembers of ids that publishers chose, for an hour; it has to be asked by topic."""
     names = deadletters.subscriptions(there.session) or []
     names += subscriptions.declared(there.bus.spec) if there.bus else []
-    topics = {subscriptions.parts(name)[0] for name in names} | {one.topic for one in places if one.topic}
+    topics = {subscription_parts(name)[0] for name in names} | {one.topic for one in places if one.topic}
     times = ((topic, there.session.stored_at(topic, message_id)) for topic in sorted(topics))
     return [Published(topic, rfc3339(utc(at))) for topic, at in times if at is not None]
 

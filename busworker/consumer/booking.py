@@ -7,7 +7,6 @@ import time
 
 from busworker import fault_log
 from busworker import outcome as how
-from busworker.broker.topology import subscription
 from busworker.consumer.dispatch import Held
 from busworker.consumer.figures import Figures
 from busworker.consumer.settlements import Concluded
@@ -16,6 +15,7 @@ from busworker.ipc.frames import LastError
 from busworker.jobs import ConsumerJob
 from busworker.log_fields import Told, event
 from busworker.moments import rfc3339
+from busworker.names import subscription_name
 from busworker.settlement import charged
 
 log = fault_log.logger("busworker.consumer")
@@ -83,4 +83,4 @@ def _told(one: Concluded, job: ConsumerJob) -> Told:
 
 def _subscription(one: Concluded, job: ConsumerJob) -> str:
     topic = job.channel.subscriptions[one.ended.held.subscription].topic
-    return subscription(topic, job.service, job.channel.name)
+    return subscription_name(topic, job.service, job.channel.name)

@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from busworker import __version__
 from busworker.ipc import tally
 from busworker.jobs import HttpJob
+from busworker.names import subscription_name
 
 STATES = ("starting", "running", "paused", "failing", "draining")
 WORKER_STATES = ("starting", "idle", "executing", "stopping")
@@ -194,7 +195,11 @@ class Snapshot(Collector):
     def _subscriptions(self) -> Iterator[tuple[list[str], tally.Tally, int]]:
         for channel in self._job.service.channels:
             for number, subscription in enumerate(channel.subscriptions):
-                names = [self._service, channel.name, f"{subscription.topic}/{self._service}.{channel.name}"]
+                names = [
+                    self._service,
+                    channel.name,
+                    subscription_name(subscription.topic, self._service, channel.name),
+                ]
                 yield names, self._job.tallies[channel.name], number
 
     # What the supervisor has told

@@ -13,6 +13,7 @@ from busworker.ipc.frames import CountsTold
 from busworker.ipc.scoreboard import Scoreboard
 from busworker.message import utc
 from busworker.moments import rfc3339
+from busworker.names import subscription_name
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.state import Pool, Service, Worker
 from busworker.urls import hide_password
@@ -82,7 +83,7 @@ def _channel(orders: Orders, spec: ChannelSpec, service: Service, told: CountsTo
         **(UNKNOWN if told is None else _counts(told)),
         "processed": processed,
         "failed": failed,
-        "subscriptions": [f"{one.topic}/{orders.service.name}.{spec.name}" for one in spec.subscriptions],
+        "subscriptions": [subscription_name(one.topic, orders.service.name, spec.name) for one in spec.subscriptions],
         "workers": [_worker(pool.workers[slot], board) for slot in sorted(pool.workers)],
     }
 

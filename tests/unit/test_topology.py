@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from busworker import names
 from busworker.broker import topology
 from busworker.broker.topology import EMBEDDED, Exchange, Flavour, Queue
 from busworker.copies import Target
@@ -25,7 +26,7 @@ BOUND = (*BINDINGS, ("busworker.due", "*." * 28 + "user.registered"))
 
 
 def test_names_are_those_of_the_design() -> None:
-    assert topology.subscription("user.registered", "email", "welcome") == "user.registered/email.welcome"
+    assert names.subscription_name("user.registered", "email", "welcome") == "user.registered/email.welcome"
     assert topology.work_queue("user.registered", "email", "welcome") == WORK
     assert topology.dead_queue(WORK) == DEAD
     assert topology.retry_queues() == [
