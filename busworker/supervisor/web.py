@@ -15,6 +15,7 @@ from pathlib import Path
 
 from busworker.addresses import Address
 from busworker.errors import ConfigurationError
+from busworker.ipc import control
 from busworker.log_fields import event
 from busworker.supervisor import child
 from busworker.supervisor.births import http_birth
@@ -58,7 +59,7 @@ def _tcp(address: Address) -> socket.socket:
 
 
 def _unix(path: Path) -> socket.socket:
-    if path.is_socket() and not _is_served(path):  # a killed supervisor has left it
+    if path.is_socket() and control.listener(path) is None:  # a killed supervisor has left it
         path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -68,18 +69,6 @@ def _unix(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)
-        try:
-            sock.connect(str(path))
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-    return True
 
 
 class Web:
