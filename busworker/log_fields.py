@@ -78,7 +78,7 @@ def replace(record: logging.LogRecord, **values: Value) -> None:
 
 
 def set_role(role: str) -> None:
-    """Says which process this is: `KIND SERVICE[.CHANNEL[/SLOT]]`."""
+    """Says which process this is, `KIND SERVICE[.CHANNEL[/SLOT]]`; for a child right after its fork."""
     global _role, _process
     _role, _process = role, _place(role)
 

@@ -42,7 +42,7 @@ def setup(level: str, format: str, role: str) -> None:
         set one up; else it goes the same way.
     """
     _renew_sink()
-    set_role(role)
+    log_fields.set_role(role)
     handler = _Stderr()
     handler.setFormatter(_Json() if format == "json" else _Text())
     ours, root = logging.getLogger("busworker"), logging.getLogger()
@@ -50,11 +50,6 @@ def setup(level: str, format: str, role: str) -> None:
     ours.propagate = False
     if all(isinstance(found, _Stderr) for found in root.handlers):
         _install(root, handler, LEVELS[level])
-
-
-def set_role(role: str) -> None:
-    """Names this process in its log lines, `KIND SERVICE[.CHANNEL[/SLOT]]`; for a child right after its fork."""
-    log_fields.set_role(role)
 
 
 def repeat(role: str, line: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from busworker import logs, settings
+from busworker import log_fields, logs, settings
 from busworker.application import load, require_channels
 from busworker.cli.options import CHANNEL, broker_option, require_app, setting_option
 from busworker.declaration import ServiceSpec
@@ -66,7 +66,7 @@ def start(app: str | None, app_option: str | None, broker: str | None, **options
     preload = not options["no_preload"]
     bus = load(where) if preload else preview(where)
     require_channels(bus)
-    logs.set_role(f"supervisor {bus.name}")
+    log_fields.set_role(f"supervisor {bus.name}")
     chosen = StartOptions(
         app=where,
         bus=bus,

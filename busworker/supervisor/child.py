@@ -22,7 +22,7 @@ from typing import NoReturn, cast
 
 import setproctitle
 
-from busworker import fault_log, logs
+from busworker import fault_log, log_fields, logs
 from busworker.ipc import stacks
 from busworker.log_fields import event
 from busworker.parent import die_with_parent
@@ -170,7 +170,7 @@ def _settle_in(birth: Birth, parent: int, file: tuple[int, int] | None) -> None:
         stacks.take_part(descriptor)
     _point_at_nothing([0])
     setproctitle.setproctitle(birth.title)
-    logs.set_role(birth.role)
+    log_fields.set_role(birth.role)
 
 
 def _write_into(output: int) -> None:

@@ -59,7 +59,7 @@ def test_every_record_has_the_same_keys(capfd: pytest.CaptureFixture[str]) -> No
     log.warning("told", extra=event("attempt_failed", channel="other", slot=7, duration=0.5, reason="crash", fault="x"))
     app.error("of the application", extra={"channel": "#general", "event": "order_paid", "role": "admin"})
     logs.repeat("worker shop.mails/3", "printed")
-    logs.set_role("supervisor shop")
+    log_fields.set_role("supervisor shop")
     log.info("another")
     plain, told, own, printed, another = records(capfd)
     assert [list(one) for one in (plain, told, own, printed, another)] == [KEYS] * 5

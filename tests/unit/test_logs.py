@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from busworker import logs
+from busworker import log_fields, logs
 
 log = logging.getLogger("busworker.test")
 
@@ -47,7 +47,7 @@ def test_a_line_for_people(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_line_for_machines(capfd: pytest.CaptureFixture[str]) -> None:
     without_pytest()
     logs.setup("debug", "json", "supervisor email")
-    logs.set_role("worker email.welcome/1")
+    log_fields.set_role("worker email.welcome/1")
     log.warning("with \x1b[31m and \udc80 and %s", "amqp://u:secret@h")
     record = json.loads(capfd.readouterr().err)
     assert record["message"] == "with \x1b[31m and \udc80 and amqp://u:***@h"
