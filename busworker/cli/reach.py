@@ -1,4 +1,4 @@
-"""Where a dead-letter command looks: the broker, the queues its SELECTOR means, the ids it names."""
+"""Where a command looks: the broker, the queues its SELECTOR means, the ids it names."""
 
 from __future__ import annotations
 
@@ -106,11 +106,11 @@ def _served_here(url: str, arguments: Sequence[str]) -> list[str]:
     selector = parse_selector(arguments[0]) if arguments else None
     if selector is not None and selector.exact:
         return []
-    from busworker.cli.serving import services_here, tell_silent  # mostly they aren't needed
+    from busworker.cli.serving import all_served, services_here, tell_silent  # mostly they aren't needed
 
     here = services_here(url)
     tell_silent(here)
-    return sorted({name for one in here.told for channel in one.channels for name in channel.subscriptions})
+    return sorted(all_served(here))
 
 
 def _blind(session: Session, arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -123,6 +123,22 @@ def _blind(session: Session, arguments: Sequence[str]) -> tuple[list[str], tuple
     if not deadletters.existing(session, [arguments[0]]):
         raise NothingMatches(f"there is no subscription {arguments[0]!r}: check its name and the broker")
     return [queue_of(arguments[0])], tuple(arguments[1:])
+
+
+def selector_of(text: str, *, unrouted: bool) -> Selector:
+    """The selector that an argument is.
+
+    Args:
+        text: as written.
+        unrouted: whether it may be `unrouted`.
+
+    Raises:
+        click.UsageError: it is none.
+    """
+    selector = parse_selector(text)
+    if selector is None or (selector.service == UNROUTED and not unrouted):
+        raise click.UsageError(f"{text!r} names no subscription: write [TOPIC/]SERVICE[.CHANNEL]")
+    return selector
 
 
 def application(app: str | None) -> Bus | None:

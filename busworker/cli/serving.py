@@ -63,6 +63,11 @@ def tell_silent(here: Here) -> None:
         complain(f"service {one.service} (pid {one.pid}) runs here and doesn't answer: what it does isn't known")
 
 
+def all_served(here: Here) -> set[str]:
+    """The subscriptions that they have handlers for."""
+    return {name for one in here.told for channel in one.channels for name in channel.subscriptions}
+
+
 def served(here: Here, name: str) -> list[Status]:
     """Those of them that have a handler for a subscription."""
     return [one for one in here.told if any(name in channel.subscriptions for channel in one.channels)]

@@ -12,11 +12,11 @@ from busworker import deadletters, subscriptions
 from busworker.cli.ending import complain, end_orderly
 from busworker.cli.options import app_option, broker_option, given, json_option
 from busworker.cli.output import print_json_array, print_table
-from busworker.cli.reach import Connected, connected
+from busworker.cli.reach import Connected, connected, selector_of
 from busworker.cli.serving import Here, served, services_here, tell_silent
 from busworker.declaration import ServiceSpec
 from busworker.errors import AlreadyRunning, NothingMatches
-from busworker.letters import UNROUTED, Selector, parse_selector
+from busworker.letters import Selector
 from busworker.names import subscription_parts
 from busworker.plain import shell_word
 from busworker.subscriptions import Load
@@ -62,7 +62,7 @@ def list_(selector: str | None, broker: str | None, app: str | None, as_json: bo
     SELECTOR is [TOPIC/]SERVICE[.CHANNEL]. On AMQP, where nobody can list queues, it names one subscription, or --app
     says which there are.
     """
-    wanted = None if selector is None else _selector(selector)
+    wanted = None if selector is None else selector_of(selector, unrouted=False)
     with connected(broker, app) as there:
         names = _known(there, wanted)
         here = services_here(there.url, {subscription_parts(name)[1] for name in names})
@@ -89,7 +89,7 @@ def remove(names: Sequence[str], broker: str | None, app: str | None, dead: bool
     """
     names = list(dict.fromkeys(names))
     for name in names:
-        if not _selector(name).exact:
+        if not selector_of(name, unrouted=False).exact:
             raise click.UsageError(f"{name!r} is no subscription: write TOPIC/SERVICE.CHANNEL")
     end_orderly()
     with connected(broker, app) as there:
@@ -104,13 +104,6 @@ def remove(names: Sequence[str], broker: str | None, app: str | None, dead: bool
             if removed is None:
                 raise AlreadyRunning(f"subscription {name} is served by somebody just now: it was left as it is")
             click.echo(f"removed {name} (messages lost: {removed.messages}, dead letters lost: {removed.dead})")
-
-
-def _selector(text: str) -> Selector:
-    selector = parse_selector(text)
-    if selector is None or selector.service == UNROUTED:
-        raise click.UsageError(f"{text!r} names no subscription: write [TOPIC/]SERVICE[.CHANNEL]")
-    return selector
 
 
 def _known(there: Connected, selector: Selector | None) -> list[str]:

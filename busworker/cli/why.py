@@ -13,10 +13,10 @@ from busworker.broker import topology
 from busworker.cli.ending import end_orderly
 from busworker.cli.options import app_option, broker_option, given, json_option
 from busworker.cli.output import cell, print_json
-from busworker.cli.reach import Connected, connected
-from busworker.cli.serving import Here, executing, services_here, tell_silent
+from busworker.cli.reach import Connected, connected, selector_of
+from busworker.cli.serving import Here, all_served, executing, services_here, tell_silent
 from busworker.errors import NothingMatches
-from busworker.letters import UNROUTED, Filter, Selector, parse_selector, queue_of
+from busworker.letters import UNROUTED, Filter, Selector, queue_of
 from busworker.message import utc
 from busworker.moments import rfc3339
 from busworker.names import subscription_parts
@@ -55,7 +55,7 @@ def why(message_id: str, selectors: Sequence[str], broker: str | None, app: str 
     messages and what services execute here can be seen, of subscriptions that a SELECTOR, --app or a running service
     names.
     """
-    wanted = [_selector(text) for text in selectors]
+    wanted = [selector_of(text, unrouted=True) for text in selectors]
     end_orderly()  # what is held on AMQP goes back in its order
     with connected(broker, app) as there:
         answer = _answer(there, message_id, wanted)
@@ -68,13 +68,6 @@ def why(message_id: str, selectors: Sequence[str], broker: str | None, app: str 
             click.echo(f"\n{UNSEEN}")
     if not answer.places:
         raise NothingMatches(f"no subscription that was named holds {message_id}" if wanted else _absent(answer))
-
-
-def _selector(text: str) -> Selector:
-    selector = parse_selector(text)
-    if selector is None:
-        raise click.UsageError(f"{text!r} names no subscription: write [TOPIC/]SERVICE[.CHANNEL]")
-    return selector
 
 
 def _answer(there: Connected, message_id: str, wanted: Sequence[Selector]) -> Answer:
@@ -105,8 +98,7 @@ def _looked_for(there: Connected, here: Here, message_id: str, wanted: Sequence[
     Raises:
         click.UsageError: none is known.
     """
-    names = {name for one in here.told for channel in one.channels for name in channel.subscriptions}
-    names.update(subscriptions.declared(there.bus.spec) if there.bus else ())
+    names = all_served(here).union(subscriptions.declared(there.bus.spec) if there.bus else ())
     exact = {one.subscription for one in wanted if one.subscription is not None}
     known = [name for name in names if not wanted or any(one.matches(name) for one in wanted)]
     if not (known or exact or any(one.service == UNROUTED for one in wanted)):
