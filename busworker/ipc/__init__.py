@@ -1,1 +1,1 @@
-"""The only place where the three process kinds meet: frames on links, the scoreboard, the control socket."""
+"""The only place where the kinds of processes meet: frames on links, the scoreboard, the control socket."""

@@ -14,6 +14,7 @@ import msgspec
 from busworker.ipc.control import Request
 from busworker.ipc.frames import CountsTold
 from busworker.log_fields import event
+from busworker.settings import MOST_PROCESSES
 from busworker.supervisor import metrics, status
 from busworker.supervisor.crew import Crew
 from busworker.supervisor.health import Probe, ailing
@@ -27,7 +28,6 @@ COUNTS_WITHIN = 0.08
 """Seconds that consumers have to tell their counts: one that is busy leaves nulls, and status stays quick."""
 MEASURED_WITHIN = 1.0
 """The same for metrics, for which nobody waits in person."""
-MOST_PROCESSES = 1000
 
 Tell: TypeAlias = Callable[[Orders, Service, float, Mapping[str, CountsTold]], status.Document]
 

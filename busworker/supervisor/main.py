@@ -19,8 +19,9 @@ from busworker import fault_log
 from busworker.errors import ConfigurationError
 from busworker.ipc import control
 from busworker.log_fields import event
+from busworker.settings import MOST_PROCESSES
 from busworker.supervisor import plan as plans
-from busworker.supervisor.commands import MOST_PROCESSES, Commands
+from busworker.supervisor.commands import Commands
 from busworker.supervisor.crew import Crew
 from busworker.supervisor.dumps import Dumps
 from busworker.supervisor.health import summary
