@@ -27,18 +27,8 @@ from busworker.message import (
 from busworker.moments import rfc3339
 from busworker.names import subscription_name, subscription_parts
 from busworker.outcome import WorkerInfo
+from busworker.settlement import REASONS
 
-REASONS = (
-    "exception",
-    "rejected",
-    "invalid",
-    "time_limit",
-    "memory_limit",
-    "crash",
-    "unhandled",
-    "expired",
-    "delivery_limit",
-)
 UNROUTED = "unrouted"
 _SELECTOR = re.compile(r"(?:(?P<topic>[^/\s\ud800-\udfff]+)/)?(?P<service>[a-z0-9_-]+)(?:\.(?P<channel>[a-z0-9_-]+))?")
 

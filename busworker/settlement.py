@@ -13,6 +13,19 @@ from busworker import outcome as how
 from busworker.message import Outgoing
 from busworker.retry import on_ladder
 
+REASONS = (
+    "exception",
+    "rejected",
+    "invalid",
+    "time_limit",
+    "memory_limit",
+    "crash",
+    "unhandled",
+    "expired",
+    "delivery_limit",
+)
+"""The words that dead letters have for why they died."""
+
 
 class Policy(Protocol):
     """What settling needs of a `RetryPolicy`."""

@@ -14,8 +14,9 @@ from busworker.cli.ending import end_orderly
 from busworker.cli.options import DURATION, app_option, broker_option
 from busworker.cli.reach import Reach, reach
 from busworker.errors import NothingMatches
-from busworker.letters import REASONS, DeadLetter, Filter
+from busworker.letters import DeadLetter, Filter
 from busworker.message import Delivery
+from busworker.settlement import REASONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -27,6 +27,7 @@ from busworker import __version__
 from busworker.ipc import tally
 from busworker.jobs import HttpJob
 from busworker.names import subscription_name
+from busworker.settlement import REASONS
 
 STATES = ("starting", "running", "paused", "failing", "draining")
 WORKER_STATES = ("starting", "idle", "executing", "stopping")
@@ -177,7 +178,7 @@ class Snapshot(Collector):
                 failed.add_metric([*names, reason], attempts)
             for reason in tally.RETRIED:
                 retried.add_metric([*names, reason], counts[f"retried {reason}"])
-            for reason in tally.DEAD:
+            for reason in REASONS:
                 dead.add_metric([*names, reason], counts[f"dead {reason}"])
         yield from (processed, failed, retried, dead, given_back)
         yield from self._times(labels)

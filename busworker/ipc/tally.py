@@ -17,19 +17,19 @@ import mmap
 from bisect import bisect_left
 from typing import NamedTuple
 
+from busworker.settlement import REASONS
+
 MOST_SLOTS = 1001
 """A channel has up to 1,000 workers, and one more in a rolling restart."""
 BOUNDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Upper bounds of the histograms' buckets, in seconds; the last bucket has none."""
 RETRIED = ("exception", "time_limit", "memory_limit", "crash")
 """Why a message is retried."""
-DEAD = (*RETRIED, "rejected", "invalid", "unhandled", "expired", "delivery_limit")
-"""Why a message is dead."""
 FIELDS = (
     "processed",
     "given_back",
     *(f"retried {reason}" for reason in RETRIED),
-    *(f"dead {reason}" for reason in DEAD),
+    *(f"dead {reason}" for reason in REASONS),
 )
 
 _FIELD = {name: number for number, name in enumerate(FIELDS)}

@@ -16,7 +16,6 @@ from busworker.cli.reach import sighted
 from busworker.errors import DecodeError
 from busworker.exported import queue_at, read_line
 from busworker.letters import (
-    REASONS,
     DeadLetter,
     Filter,
     Selector,
@@ -29,6 +28,7 @@ from busworker.letters import (
 )
 from busworker.message import Delivery, read_envelope
 from busworker.outcome import Error, WorkerInfo
+from busworker.settlement import REASONS
 
 KNOWN = ["order.*/shop.audit", "user.registered/email.audit", "user.registered/email.welcome"]
 WORK = "busworker.user.registered/email.welcome"
