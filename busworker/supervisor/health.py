@@ -19,8 +19,7 @@ def ailing(service: Service, probe: Probe) -> str | None:
     Args:
         service: its state.
         probe: `live`: its supervisor answers, as it does if this is called. `startup`: every channel has been complete
-            once: all its workers up, all its subscriptions bound. `ready`: every channel runs now, or is paused, for
-            that is somebody's wish, and nobody wishes that an orchestrator takes the service out of use for it.
+            once: all its workers up, all its subscriptions bound. `ready`: see `is_ready`.
     """
     match probe:
         case "live":
@@ -29,10 +28,18 @@ def ailing(service: Service, probe: Probe) -> str | None:
             new = [pool for pool in service.pools.values() if not pool.ever_complete]
             return _told("has not started", [f"{pool.name} starts ({_lacks(pool)})" for pool in new])
         case "ready":
-            if service_state(service) in ("running", "paused"):
+            if is_ready(service):
                 return None
             found = [text for pool in service.pools.values() if (text := _unready(service, pool))]
             return _told("is not ready", found)
+
+
+def is_ready(service: Service) -> bool:
+    """Whether every channel runs now, or is paused.
+
+    That is somebody's wish, and nobody wishes that an orchestrator takes the service out of use for it.
+    """
+    return service_state(service) in ("running", "paused")
 
 
 def summary(service: Service) -> str:

@@ -24,7 +24,7 @@ from busworker.supervisor import plan as plans
 from busworker.supervisor.commands import Commands
 from busworker.supervisor.crew import Crew
 from busworker.supervisor.dumps import Dumps
-from busworker.supervisor.health import summary
+from busworker.supervisor.health import is_ready, summary
 from busworker.supervisor.manager import Reporting
 from busworker.supervisor.memory import LOOK
 from busworker.supervisor.notices import Facts
@@ -189,14 +189,13 @@ class Supervisor:
 
     def _report(self, now: float) -> None:
         """Tells the service manager and the log how the service is."""
-        state = service_state(self._service)
-        self._states.tell(state)
+        self._states.tell(service_state(self._service))
         if not self._reporting.wanted:
             return
         renewing = self._service.renewing
         self._reporting.turn(
             Facts(
-                ready=state in ("running", "paused"),
+                ready=is_ready(self._service),
                 reloading=renewing or self._reload.pid is not None,
                 stopping=self._service.stop is not None and not renewing,
                 status=summary(self._service),

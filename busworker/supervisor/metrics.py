@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from busworker.ipc.frames import CountsTold
 from busworker.supervisor import status
-from busworker.supervisor.health import ailing
+from busworker.supervisor.health import is_ready
 from busworker.supervisor.orders import Orders
 from busworker.supervisor.state import Pool, Service
 from busworker.supervisor.status import Document
@@ -17,7 +17,7 @@ def report(orders: Orders, service: Service, started_at: float, told: Mapping[st
     return {
         "status": status.report(orders, service, started_at, told),
         "started_at": started_at,
-        "ready": ailing(service, "ready") is None,
+        "ready": is_ready(service),
         "pools": {name: _pool(pool, told.get(name)) for name, pool in service.pools.items()},
     }
 
