@@ -195,13 +195,9 @@ class Snapshot(Collector):
 
     def _subscriptions(self) -> Iterator[tuple[list[str], tally.Tally, int]]:
         for channel in self._job.service.channels:
-            for number, subscription in enumerate(channel.subscriptions):
-                names = [
-                    self._service,
-                    channel.name,
-                    subscription_name(subscription.topic, self._service, channel.name),
-                ]
-                yield names, self._job.tallies[channel.name], number
+            for number, one in enumerate(channel.subscriptions):
+                subscription = subscription_name(one.topic, self._service, channel.name)
+                yield [self._service, channel.name, subscription], self._job.tallies[channel.name], number
 
     # What the supervisor has told
 
