@@ -7,7 +7,6 @@ everything read here may be missing or odd; what can't be read is ignored, never
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import TypeAlias, cast
@@ -88,8 +87,7 @@ class Envelope(msgspec.Struct, gc=False):
     ready_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """The message of an event, as a handler sees it.
 
     Attributes:

@@ -112,7 +112,10 @@ def reason(outcome: how.Failed) -> str:
 
 def charged(outcome: how.Outcome) -> bool:
     """Whether the outcome counts as an execution."""
-    return not isinstance(outcome, how.Invalid | how.Unhandled | how.Expired | how.Stopped)
+    return not isinstance(outcome, _UNCHARGED)
+
+
+_UNCHARGED = (how.Invalid, how.Unhandled, how.Expired, how.Stopped)
 
 
 def _again(reason: str, error: how.Error, attempt: int, policy: Policy, after: float | None = None) -> RetryIn | Dead:

@@ -6,7 +6,6 @@ import logging
 import time
 
 from busworker import fault_log
-from busworker import outcome as how
 from busworker.consumer.dispatch import Held
 from busworker.consumer.figures import Figures
 from busworker.consumer.settlements import Concluded
@@ -24,18 +23,18 @@ log = fault_log.logger("busworker.consumer")
 def book(settled: list[Concluded], job: ConsumerJob, figures: Figures) -> None:
     """Counts them on the scoreboard of the job's pool, and tells the log which failed, and what comes of them."""
     tells_all = log.isEnabledFor(logging.DEBUG)
+    executed = bad = 0
     for one in settled:
         if one.step.failed is not None:
             figures.last_error = last = _last_error(one, one.step.failed, job)
             _tell(last, one, one.step.failed, job)
+            bad += charged(one.ended.outcome)
         elif tells_all and not one.step.returned:
             name, envelope = _subscription(one, job), one.ended.held.envelope
             log.debug("%s message %s done", name, envelope.id, extra=event("message_done", **_told(one, job)))
         if (field := _field(one)) is not None:
             job.tally.count(one.ended.held.subscription, field)
-    returned = [one.ended.held for one in settled if isinstance(one.ended.outcome, how.Returned)]
-    executed = sum(held.number > 0 for held in returned)  # not so what was settled before and came once more
-    bad = sum(charged(one.ended.outcome) for one in settled) - len(returned)
+            executed += field == "processed"
     job.board.count(executed, bad)
     figures.ended(executed + bad, time.monotonic())
 
