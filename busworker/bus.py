@@ -262,7 +262,8 @@ class Bus:
         if correlation_id is not None:
             properties["correlation_id"] = short(correlation_id, "correlation_id")
         all_headers = checked_headers(headers)
-        all_headers[READY_AT] = milliseconds(now + (wait or 0.0))
+        if wait or id is not None:  # else the id that it gets tells when
+            all_headers[READY_AT] = milliseconds(now + (wait or 0.0))
         outgoing = Outgoing(BUS_EXCHANGE, topic, body, properties, all_headers, wait, once=id is not None)
         return self._open_port().publish(outgoing, immediately=immediately)
 

@@ -73,7 +73,7 @@ class Delivery(msgspec.Struct, gc=False):
 class Envelope(msgspec.Struct, gc=False):
     """What our wire format says about a delivery; the defaults are those of a foreign message.
 
-    `ready_at`: milliseconds of the Unix time from which it is to be handled: of its publish, or when its delay is over.
+    `ready_at`: milliseconds of the Unix time from which it is to be handled, if that isn't what its id tells.
     `alone`: its worker crashed while it executed it beside others, so it has to be executed with nothing beside it.
     """
 
@@ -155,8 +155,6 @@ def key_of(delivery: Delivery, envelope: Envelope) -> bytes:
 
 def own_headers_removed(headers: Mapping[str, HeaderValue]) -> Headers:
     """The publisher's headers: without ours and without those that brokers add, as values that a frame can carry."""
-    if len(headers) == 1 and READY_AT in headers:  # as mostly
-        return {}
     return {
         name: _portable(value)
         for raw, value in headers.items()

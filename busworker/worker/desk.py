@@ -10,6 +10,7 @@ import setproctitle
 
 from busworker import outcome as how
 from busworker.errors import ProtocolError
+from busworker.ids import made_at
 from busworker.ipc import frames
 from busworker.ipc.link import Link
 from busworker.ipc.scoreboard import Scoreboard
@@ -119,10 +120,11 @@ class Desk:
 def waited(handout: frames.Handout, since: float) -> float | None:
     """Seconds from when a message was ready until its handler began, at `since`; None: nobody knows.
 
-    Another program's says at most when it was published, in whole seconds, and that is not when its retry is ready.
+    Without a header that says so, its id tells it, or another program's timestamp, in whole seconds. That is not when a
+    retry of it is ready.
     """
     if handout.ready_at is not None:
         return max(0.0, since - handout.ready_at / 1000)
     if handout.attempt > 1 or handout.published_at is None:
         return None
-    return max(0.0, since - handout.published_at)
+    return max(0.0, since - made_at(handout.id, handout.published_at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from contextvars import ContextVar
 from hashlib import blake2b
@@ -10,7 +11,7 @@ from typing import Protocol
 from busworker import log_fields
 from busworker.errors import BusworkerError, PublishFailed
 from busworker.ipc import frames
-from busworker.message import Message, Outgoing
+from busworker.message import READY_AT, Message, Outgoing, milliseconds
 from busworker.receipt import Receipt, conclude
 
 _TRAVELS = "messages published in an attempt go out after the handler has returned; publish with immediately=True"
@@ -33,6 +34,7 @@ class Attempt:
         if "message_id" not in properties:
             name = f"{self.message.id}\0{self.subscription}\0{number}".encode("utf-8", "surrogatepass")
             properties["message_id"] = blake2b(name, digest_size=16).hexdigest()
+            outgoing.headers.setdefault(READY_AT, milliseconds(time.time()))
         if self.message.correlation_id is not None:
             properties.setdefault("correlation_id", self.message.correlation_id)
         receipt = Receipt(outgoing.id, self._refuse_waiting)
@@ -90,7 +92,10 @@ class WorkerPort:
         attempt = current.get()
         if attempt is not None and attempt.is_open and not immediately:
             return attempt.take(outgoing)
-        outgoing.properties.setdefault("message_id", uuid.uuid4().hex)
+        if "message_id" not in outgoing.properties:
+            # Not counted: a child that a handler has forked may be here too.
+            outgoing.properties["message_id"] = uuid.uuid4().hex
+            outgoing.headers.setdefault(READY_AT, milliseconds(time.time()))
         receipt = Receipt(outgoing.id)
         try:
             answer = self._mailbox.publish([outgoing], self._deadline)
